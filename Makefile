@@ -1,0 +1,33 @@
+# Everything happens in a virtual environment inside the checkout. Its stamp is newer than pyproject.toml only when the
+# set-up went through, so a half-finished one is done again and a finished one is not.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+OFFLINE := HF_HUB_OFFLINE=1
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check clean
+
+demo: $(STAMP)
+	$(OFFLINE) $(BIN)/latentdrift demo --out runs/demo
+
+test: check
+	$(OFFLINE) $(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	rm -f $@
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

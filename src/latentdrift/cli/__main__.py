@@ -1,0 +1,74 @@
+"""`latentdrift COMMAND`: finds the subcommand and turns errors into a message and exit status 2.
+
+Nothing heavy is imported here, so that `latentdrift --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "finetune": "fine-tune a base model on a folder of images, with or without drift",
+    "generate": "make images from prompts or attributes",
+    "counterfactual": "show what real images would look like under other attributes",
+    "evaluate": "compare a folder of images with another: FID, KID, background",
+    "demo": "the whole path on simulated brains, in minutes, ending in one page",
+    "info": "what is installed, which models and methods there are, what a model was trained on",
+}
+"""Subcommands; each is the module of that name in this package."""
+
+USAGE = """usage: latentdrift COMMAND [OPTIONS]
+
+Latent drifting in diffusion models for counterfactual medical image synthesis.
+
+commands:
+{commands}
+
+`latentdrift COMMAND --help` explains one. Images made here are synthetic and not for diagnosis.
+"""
+
+
+def usage() -> str:
+    """Return the text of `latentdrift --help`."""
+    return USAGE.format(commands="\n".join(f"  {name:<16}{text}" for name, text in COMMANDS.items()))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0, 2 for bad input, 130 when interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
+        print(version("latentdrift"))
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    from latentdrift.errors import LatentDriftError, UnknownNameError
+
+    # Telemetry and progress bars of the libraries below; our own progress is shown instead.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        if name not in COMMANDS:
+            raise UnknownNameError("command", name, COMMANDS)
+        return int(importlib.import_module(f"latentdrift.cli.{name}").main(rest) or 0)
+    except LatentDriftError as error:
+        print(f"latentdrift {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"latentdrift {name}: interrupted; what was saved is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`latentdrift … | head`); nobody is left to be told.
+        sys.stderr.close()
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""`latentdrift finetune`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from latentdrift.cli.options import parse_options, take_option
+from latentdrift.cli.show import print_result, progress
+from latentdrift.finetune.config import TrainingConfig
+
+DESCRIPTION = """Fine-tune a base model on a folder of images, with or without drift.
+
+The folder holds metadata.csv (or .jsonl) with a column file_name, or one folder a class. The run folder that comes out
+holds the model, which plain diffusers loads too. The same command goes on where a stopped run was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """Fine-tune a base model on a folder of images."""
+
+    data: Path
+    """Folder of images: metadata.csv or .jsonl with file_name and attributes, or class folders."""
+    out: Path
+    """Run folder to make, or to go on with."""
+    base: str = "tiny"
+    """"tiny", "tiny-brain", a diffusers folder, a run folder, or a hub id such as CompVis/stable-diffusion-v1-4."""
+    method: str = "basic"
+    """Fine-tuning method; `latentdrift info` lists them."""
+    drift: str = "auto"
+    """none; auto (moment matching; also auto-map, auto-vector, auto-scalar); a number; one number a latent channel with
+    commas; or a model folder whose drift is to be used."""
+    rule: Literal["start", "forward", "paper", "matched"] = "start"
+    """Where the drift acts."""
+    template: str | None = None
+    """Caption template such as "a brain MRI slice, {stage}"; made from the attributes by default."""
+    label: str | None = None
+    """What to call the class of class folders."""
+    device: str | None = None
+    """cpu, cuda, mps; a GPU by default where there is one."""
+    cache: Path | None = None
+    """Folder for cached latents; .latents beside the run folder by default. They derive from the images: treat alike."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the subcommand."""
+    from latentdrift.finetune.method import finetune_method
+
+    _, name = take_option(arguments, "--method")
+    helping = "-h" in arguments or "--help" in arguments
+    settings = finetune_method.get(name or FinetuneOptions.method).config_class
+    options_class = dataclasses.make_dataclass(
+        "FinetuneOptions",
+        [("settings", settings, field(default_factory=settings))],
+        bases=(FinetuneOptions,),
+        frozen=True,
+        kw_only=True,
+    )
+    options: Any = parse_options(options_class, arguments, "finetune", DESCRIPTION)
+    if helping:
+        return 0
+    from latentdrift.data import Cohort
+    from latentdrift.finetune import finetune_model
+
+    with progress(options.quiet) as tell:
+        cohort = Cohort.open(options.data, label=options.label)
+        model = finetune_model(
+            cohort,
+            options.out,
+            base=options.base,
+            method=options.method,
+            drift=options.drift,
+            rule=options.rule,
+            template=options.template,
+            config=options.training,
+            method_config=options.settings,
+            cache=options.cache,
+            device=options.device,
+            stage=tell,
+        )
+    from latentdrift.drift import load_drift
+
+    drift = load_drift(model)
+    print_result(
+        {
+            "model": model,
+            "drift": "none" if drift is None else str(drift),
+            "samples": sorted((options.out / "samples").glob("*.png"))[-1:],
+            "losses": options.out / "losses.csv",
+            "split": options.out / "split.csv",
+        },
+        options.json,
+    )
+    return 0

@@ -1,0 +1,37 @@
+"""Files of any source, as a `Cohort` of `Record`s; from there to prompts, splits and tensors."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentdrift.data.captions import PromptTemplate as PromptTemplate
+    from latentdrift.data.captions import check_caption_length as check_caption_length
+    from latentdrift.data.captions import default_template as default_template
+    from latentdrift.data.cohort import Cohort as Cohort
+    from latentdrift.data.images import to_array as to_array
+    from latentdrift.data.images import write_png as write_png
+    from latentdrift.data.records import Record as Record
+    from latentdrift.data.splits import Split as Split
+    from latentdrift.data.transform import ImageTransform as ImageTransform
+
+_HOME = {
+    "Cohort": "cohort",
+    "ImageTransform": "transform",
+    "PromptTemplate": "captions",
+    "Record": "records",
+    "Split": "splits",
+    "check_caption_length": "captions",
+    "default_template": "captions",
+    "to_array": "images",
+    "write_png": "images",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,138 @@
+"""Latents computed once, drawn anew at every step.
+
+The autoencoder's posterior of an image does not change in training, so its mean and deviation are computed once and a
+latent is drawn from them at each step, as encoding anew would. Rows belong to samples, never to steps (diffusers issue
+14430 is what happens otherwise). The file is memory-mapped, so memory stays bounded however large the cohort is; its
+name is a hash of the images' contents, the autoencoder's weights and the transform, so it is never used after any
+of them has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from latentdrift.errors import TrainingError
+from latentdrift.models.loading import pipeline_fingerprint
+
+if TYPE_CHECKING:
+    from latentdrift.data import Cohort, ImageTransform
+
+
+class LatentCache:
+    """Posterior mean and deviation of every image of a cohort.
+
+    Args:
+        path: a .npy file of float32, (N, views, 2, C, h, w); the views are the image and, if asked for, its mirror image.
+        scaling_factor: the autoencoder's; drawn latents are multiplied by it.
+        shift_factor: the autoencoder's; subtracted before scaling.
+    """
+
+    def __init__(self, path: Path, scaling_factor: float, shift_factor: float = 0.0) -> None:
+        self.path, self.scaling_factor, self.shift_factor = path, scaling_factor, shift_factor
+        self._rows = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a latent."""
+        channels, height, width = self._rows.shape[3:]
+        return channels, height, width
+
+    def draw(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return scaled latents (B, C, h, w) of the samples `indices`, drawn from their posteriors."""
+        views = torch.randint(self._rows.shape[1], (len(indices),), generator=generator)
+        rows = torch.from_numpy(self._rows[indices.numpy(), views.numpy()])
+        noise = torch.randn(rows[:, 0].shape, generator=generator)
+        return (rows[:, 0] + rows[:, 1] * noise - self.shift_factor) * self.scaling_factor
+
+    def means(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
+        """Yield the scaled posterior means in batches (B, C, h, w), each sample once."""
+        for start in range(0, len(self), batch_size):
+            rows = torch.from_numpy(np.array(self._rows[start : start + batch_size, :, 0])).flatten(0, 1)
+            yield (rows - self.shift_factor) * self.scaling_factor
+
+    @classmethod
+    def build(
+        cls,
+        cohort: Cohort,
+        transform: ImageTransform,
+        vae: Any,
+        folder: Path,
+        *,
+        flip: bool = False,
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LatentCache:
+        """Return the cache of a cohort, computed if `folder` does not hold it.
+
+        Args:
+            cohort: the images.
+            transform: brings a file to (3, H, W) in [-1, 1].
+            vae: the autoencoder, an AutoencoderKL.
+            folder: where caches are kept.
+            flip: keep the mirror images too.
+            batch_size: images encoded at once.
+            progress: called with the numbers of images done and in all.
+
+        Raises:
+            DataError: an image cannot be read; the message names it.
+            TrainingError: the disk is full; nothing half-written is left.
+        """
+        key = hashlib.sha256()
+        key.update(pipeline_fingerprint(vae).encode())
+        key.update(f"{transform.fingerprint()} flip={flip}".encode())
+        for record in cohort:
+            key.update(record.content_hash().encode())
+        path = folder / f"latents-{key.hexdigest()[:24]}.npy"
+        scaling, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
+        if not path.exists():
+            encode_cohort(cohort, transform, vae, path, flip, batch_size, progress)
+        elif progress is not None:
+            progress(len(cohort), len(cohort))
+        return cls(path, scaling, shift)
+
+
+@torch.no_grad()
+def encode_cohort(
+    cohort: Cohort,
+    transform: ImageTransform,
+    vae: Any,
+    path: Path,
+    flip: bool,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write the posteriors of a cohort to `path`, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows: np.memmap | None = None
+        for start in range(0, len(cohort), batch_size):
+            images = torch.stack([transform.read(record.image) for record in cohort[start : start + batch_size]])
+            views = [images, images.flip(-1)] if flip else [images]
+            posteriors = [vae.encode(view.to(vae.device, vae.dtype)).latent_dist for view in views]
+            block = torch.stack([torch.stack([p.mean, p.std], 1) for p in posteriors], 1).float().cpu().numpy()
+            if rows is None:
+                shape = (len(cohort), *block.shape[1:])
+                rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+            rows[start : start + len(block)] = block
+            if progress is not None:
+                progress(start + len(block), len(cohort))
+        if rows is None:
+            raise TrainingError("There is nothing to train on: the cohort is empty.")
+        rows.flush()
+        partial.replace(path)
+    except OSError as error:
+        raise TrainingError(
+            f"The latents cannot be kept in {path.parent}: {error}. Free space, or choose another --cache folder."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

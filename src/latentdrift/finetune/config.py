@@ -1,0 +1,67 @@
+"""The settings that every fine-tuning method shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from latentdrift.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how fast and how to look on."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 16
+    """Images a step and process."""
+    gradient_accumulation: int = 1
+    """Batches added up before an optimizer step."""
+    learning_rate: float = 2e-4
+    """Highest learning rate. 2e-4 suits `tiny`; Stable Diffusion wants about 1e-5."""
+    lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    warmup_steps: int = 20
+    """Steps over which the learning rate rises from zero."""
+    weight_decay: float = 1e-2
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    ema_decay: float = 0.99
+    """Decay of the averaged weights that are saved; 0 saves the last weights."""
+    drop_captions: float = 0.1
+    """Part of the captions left empty, which guidance needs (arXiv 2207.12598)."""
+    balance: str | None = None
+    """Attribute whose values are drawn equally often, such as a diagnosis; none by default."""
+    flip: bool = False
+    """Mirror half of the images left to right. Wrong for chests and for lateralised disease."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Number format of the forward pass; on most processors without a GPU "no" is fastest."""
+    seed: int = 0
+    """Everything random in training follows from it."""
+    validate_every: int = 100
+    """Steps between validation losses, on the same noise each time; 0 for only at the end."""
+    validation_images: int = 64
+    """Images in the validation loss."""
+    sample_every: int = 0
+    """Steps between sample sheets; 0 for only at the end."""
+    sample_steps: int = 25
+    """Denoising steps of a sample sheet."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; a run that was stopped goes on from the last one."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to save memory."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation", "sample_steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("warmup_steps", "validate_every", "sample_every", "validation_images"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        for name in ("ema_decay", "drop_captions"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        if not self.learning_rate > 0:
+            raise ConfigurationError(f"learning_rate is {self.learning_rate}; it must be above 0.")

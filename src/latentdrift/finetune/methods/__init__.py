@@ -1,0 +1,1 @@
+"""One file a fine-tuning method; discovery finds them."""

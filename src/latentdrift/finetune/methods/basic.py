@@ -1,0 +1,64 @@
+"""Basic fine-tuning: the whole U-Net is trained, the autoencoder and the text encoder stay (paper, Table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from latentdrift.drift import training_target
+from latentdrift.errors import ConfigurationError
+from latentdrift.finetune.method import Batch, FinetuneMethod, finetune_method
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class BasicConfig:
+    """Settings of basic fine-tuning."""
+
+    snr_gamma: float = 0.0
+    """Min-SNR loss weighting (arXiv 2303.09556), 5 is usual; 0 weighs all timesteps alike, as Stable Diffusion does."""
+
+    def __post_init__(self) -> None:
+        if self.snr_gamma < 0:
+            raise ConfigurationError(f"snr_gamma is {self.snr_gamma}; it must be 0 or more.")
+
+
+@finetune_method("basic")
+class Basic(FinetuneMethod):
+    """Train every weight of the U-Net."""
+
+    config_class = BasicConfig
+    config: BasicConfig
+
+    def prepare(self, pipeline: DiffusionPipeline) -> torch.nn.Module:
+        pipeline.vae.requires_grad_(False)
+        pipeline.text_encoder.requires_grad_(False)
+        if getattr(pipeline, "text_encoder_2", None) is not None:
+            pipeline.text_encoder_2.requires_grad_(False)
+        pipeline.unet.requires_grad_(True)
+        pipeline.unet.train()
+        return pipeline.unet
+
+    def loss(self, module: torch.nn.Module, scheduler: Any, batch: Batch) -> torch.Tensor:
+        noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
+        predicted = module(noisy, batch.timesteps, **batch.conditioning.unet_arguments()).sample
+        target = training_target(scheduler, batch.latents, batch.noise, batch.timesteps)
+        if not self.config.snr_gamma:
+            return F.mse_loss(predicted.float(), target.float())
+        from diffusers.training_utils import compute_snr
+
+        snr = compute_snr(scheduler, batch.timesteps)
+        weight = snr.clamp(max=self.config.snr_gamma)
+        weight = weight / (snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr)
+        if scheduler.config.prediction_type == "sample":
+            weight = snr.clamp(max=self.config.snr_gamma)
+        return (weight * (predicted.float() - target.float()).pow(2).flatten(1).mean(1)).mean()
+
+    def finish(self, pipeline: DiffusionPipeline, module: torch.nn.Module) -> None:
+        pipeline.unet = module
+        module.eval()

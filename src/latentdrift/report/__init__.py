@@ -1,0 +1,23 @@
+"""Results in, figures and one self-contained HTML page out."""
+
+from __future__ import annotations
+
+from latentdrift.report.curves import LatentCurve, latent_curve_figure, loss_curve
+from latentdrift.report.figures import counterfactual_figure, image_grid, signed_difference
+from latentdrift.report.page import Notice, Picture, Repeat, Section, Table, package_versions, write_page
+
+__all__ = [
+    "LatentCurve",
+    "Notice",
+    "Picture",
+    "Repeat",
+    "Section",
+    "Table",
+    "counterfactual_figure",
+    "image_grid",
+    "latent_curve_figure",
+    "loss_curve",
+    "package_versions",
+    "signed_difference",
+    "write_page",
+]
