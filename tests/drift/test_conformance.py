@@ -139,7 +139,9 @@ def test_settings_that_change_levels_or_calls(name: str, settings: dict[str, Any
     conformance.check_matched(make, tolerance=2e-3 if rounded else 1e-4)
 
 
-@pytest.mark.parametrize(("name", "prediction"), [(name, kind) for name, kinds in DETERMINISTIC.items() for kind in kinds])
+@pytest.mark.parametrize(
+    ("name", "prediction"), [(name, kind) for name, kinds in DETERMINISTIC.items() for kind in kinds]
+)
 def test_the_mean_of_a_gaussian(name: str, prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if (name, prediction) == ("PNDM", "v_prediction"):
         pytest.skip("PNDM averages v over timesteps, where it means different things: see the test of its own")
@@ -161,7 +163,7 @@ def test_the_mean_of_a_gaussian(name: str, prediction: str, monkeypatch: pytest.
 
 
 def test_pndm_with_v_prediction_errs_by_itself_and_less_with_more_steps() -> None:
-    """Even from the right start: the error is the scheduler's, falls as 1 / N, and the drift still takes most of a miss."""
+    """Even from the right start: the error is the scheduler's and falls as 1 / N; the drift still takes most of it."""
     make = factory("PNDM", "v_prediction")
     network = GaussianNetwork(make(), conformance.MEAN, conformance.STD)
     drift = LatentDrift(LatentMoments(tuple(conformance.MEAN.flatten().tolist())))
@@ -171,7 +173,8 @@ def test_pndm_with_v_prediction_errs_by_itself_and_less_with_more_steps() -> Non
             mean = run(scheduler, network, conformance.noise(), steps).mean((0, 2, 3))
             errors.append((mean - conformance.MEAN.flatten()).abs().max().item())
     assert errors[3] < errors[1] / 4
-    assert errors[1] < errors[0] / 3 and errors[3] < errors[2] / 3
+    assert errors[1] < errors[0] / 3
+    assert errors[3] < errors[2] / 3
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
@@ -218,7 +221,9 @@ def test_paper_moves_every_reverse_step_when_the_image_is_frozen(name: str) -> N
 
 @pytest.mark.parametrize("inverse", INVERSE)
 @pytest.mark.parametrize("prediction", ALL)
-@pytest.mark.parametrize(("rule", "target"), [("start", None), ("forward", None), ("matched", "plain"), ("matched", "drifted")])
+@pytest.mark.parametrize(
+    ("rule", "target"), [("start", None), ("forward", None), ("matched", "plain"), ("matched", "drifted")]
+)
 def test_inversion_undoes_generation(inverse: str, prediction: str, rule: str, target: str | None) -> None:
     spacing = "leading" if inverse == "DDIMInverse" else "linspace"
     make = factory(INVERSE[inverse], prediction, timestep_spacing=spacing)

@@ -1,4 +1,4 @@
-"""Whole diffusers pipelines of random tiny networks: attached, saved, loaded without this package, swapped, image-to-image."""
+"""Whole diffusers pipelines of random tiny networks: attached, saved, loaded by vanilla diffusers, image-to-image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DELTA = (0.4, -0.3, 0.2, 0.5)
 
 @pytest.fixture(scope="module")
 def components() -> dict[str, Any]:
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(0)
     blocks = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
@@ -43,12 +43,19 @@ def components() -> dict[str, Any]:
             **blocks,
         ).eval(),
         "vae": AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, **blocks
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            **blocks,
         ).eval(),
         "text_encoder": CLIPTextModel(
-            CLIPTextConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+            CLIPTextConfig(
+                vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+            )
         ).eval(),
-        "tokenizer": None,
+        "tokenizer": CLIPTokenizer(
+            vocab={"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}, merges=[], model_max_length=5
+        ),
         "safety_checker": None,
         "feature_extractor": None,
     }
@@ -90,7 +97,8 @@ def test_attached_pipelines_start_at_shifted_noise(components: dict[str, Any]) -
         expected = generate(stable_diffusion(components), level * torch.tensor(DELTA).reshape(4, 1, 1))
         assert torch.allclose(generate(pipeline), expected, atol=1e-5)
     assert not torch.allclose(expected, undrifted, atol=1e-2)
-    assert remove(pipeline) is pipeline and drift_of(pipeline) is None
+    assert remove(pipeline) is pipeline
+    assert drift_of(pipeline) is None
     assert torch.equal(generate(pipeline), undrifted)
 
 
@@ -108,7 +116,8 @@ def test_a_saved_pipeline_loads_without_this_package_and_quietly(
     finally:
         diffusers.utils.logging.disable_propagation()
     assert "drift" not in caplog.text
-    assert type(loaded.scheduler) is DDIMScheduler and drift_of(loaded) is None
+    assert type(loaded.scheduler) is DDIMScheduler
+    assert drift_of(loaded) is None
     assert drift_of(with_drift(swapped)) == drift_of(pipeline) == load_drift(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     assert torch.equal(generate(loaded), generate(stable_diffusion(components)))
@@ -116,7 +125,8 @@ def test_a_saved_pipeline_loads_without_this_package_and_quietly(
     assert torch.equal(generate(loaded), generate(pipeline))
     # The way users swap schedulers, from the drifted class.
     again = type(loaded.scheduler).from_config(loaded.scheduler.config, timestep_spacing="trailing")
-    assert drift_of(again) == drift_of(pipeline) and again.config.timestep_spacing == "trailing"
+    assert drift_of(again) == drift_of(pipeline)
+    assert again.config.timestep_spacing == "trailing"
 
 
 @pytest.mark.parametrize("swap", [DDIMScheduler, EulerDiscreteScheduler])

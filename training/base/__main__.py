@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, required=True, help="folder with metadata.csv (file_name, caption)")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
     parser.add_argument("--steps", type=int, help="number of optimizer steps, in place of the stage's own")
+    parser.add_argument("--scans", nargs="*", default=[], metavar="NAME=FOLDER", help="scans to measure for the card")
     args = parser.parse_args()
     if args.stage == "autoencoder":
         from training.base.autoencoder import AutoencoderTraining, train_autoencoder
@@ -22,6 +23,11 @@ def main() -> None:
         from training.base.unet import UNetTraining, train_unet
 
         train_unet(args.photographs, args.out, UNetTraining(**({"steps": args.steps} if args.steps else {})))
+    else:
+        from training.base.card import write_card
+
+        scans = {name: Path(folder) for name, _, folder in (word.partition("=") for word in args.scans)}
+        print(write_card(args.photographs, args.out, scans))
 
 
 if __name__ == "__main__":

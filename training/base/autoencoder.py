@@ -37,10 +37,12 @@ class AutoencoderTraining:
     """What the autoencoder's training depends on.
 
     Until step `colour_from` a quarter of the crops is gray and contrast varies widely; from there on one in eight is
-    gray and errors of colour weigh `chroma` times as much: with gray crops alone the code forgets colour.
+    gray and errors of colour weigh `chroma` times as much: with gray crops alone the code forgets colour. After `steps`
+    steps the encoder is frozen, so that the U-Net can be trained meanwhile, and the decoder goes on for `decoder_steps`.
     """
 
     steps: int = 2500
+    decoder_steps: int = 1000
     batch: int = 16
     crop: int = 64
     learning_rate: float = 1e-3
@@ -54,10 +56,14 @@ class AutoencoderTraining:
     seed: int = 0
 
 
-def loss_terms(model: AutoencoderKL, images: torch.Tensor, half: bool) -> dict[str, torch.Tensor]:
-    """Return the loss terms of a batch (B, 3, H, W) in [-1, 1]; `tint` is the colour added to gray images."""
+def loss_terms(model: AutoencoderKL, images: torch.Tensor, half: bool, frozen: bool) -> dict[str, torch.Tensor]:
+    """Return the loss terms of a batch (B, 3, H, W) in [-1, 1]; `tint` is the colour added to gray images.
+
+    `half` computes in bfloat16; `frozen` leaves the encoder without gradients.
+    """
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        posterior = model.encode(images).latent_dist
+        with torch.set_grad_enabled(not frozen):
+            posterior = model.encode(images).latent_dist
         decoded = model.decode(posterior.sample()).sample.float()
     gray = (images.amax(1) - images.amin(1)).amax((1, 2)) < 1e-3
     colour = decoded - decoded.mean(1, keepdim=True)
@@ -98,7 +104,8 @@ def train_autoencoder(photographs: Path, out: Path, cfg: AutoencoderTraining, ch
         optimizer.load_state_dict(state["optimizer"])
         start, seconds = state["step"], state["seconds"]
     began = time.time() - seconds
-    for step in range(start, cfg.steps):
+    total = cfg.steps + cfg.decoder_steps
+    for step in range(start, total):
         rng = np.random.default_rng((cfg.seed, step))
         torch.manual_seed(cfg.seed * 1_000_003 + step)
         picks = rng.choice(train, cfg.batch)
@@ -106,9 +113,17 @@ def train_autoencoder(photographs: Path, out: Path, cfg: AutoencoderTraining, ch
         zoom = (1.0, 1.9) if wide else (1.0, 1.5)
         batch = torch.stack([change_tones(random_crop(images[i], cfg.crop, zoom, rng), rng, wide) for i in picks])
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, cfg.steps, cfg.learning_rate)
-        half = step < cfg.full_precision_from * cfg.steps
-        terms = loss_terms(model, batch.contiguous(memory_format=torch.channels_last), half)
+            group["lr"] = (
+                learning_rate(step, cfg.steps, cfg.learning_rate)
+                if step < cfg.steps
+                else learning_rate(step - cfg.steps, cfg.decoder_steps, cfg.learning_rate / 2)
+            )
+        frozen = step >= cfg.steps
+        if step == cfg.steps:
+            # The U-Net sees the averaged encoder, so that is the one the decoder must fit.
+            model.load_state_dict(average.state_dict())
+        half = step < cfg.full_precision_from * (total if frozen else cfg.steps)
+        terms = loss_terms(model, batch.contiguous(memory_format=torch.channels_last), half, frozen)
         loss = terms["l1"] + cfg.ssim * terms["ssim"] + cfg.kl * terms["kl"] + cfg.tint * terms["tint"]
         if not wide:
             loss = loss + cfg.chroma * terms["chroma"]
@@ -120,16 +135,17 @@ def train_autoencoder(photographs: Path, out: Path, cfg: AutoencoderTraining, ch
             decay = min(cfg.ema, (1 + step) / (10 + step))
             for a, b in zip(average.parameters(), model.parameters(), strict=True):
                 a.lerp_(b, 1 - decay)
-        if step % 25 == 0 or step == cfg.steps - 1:
+        if step % 25 == 0 or step in (cfg.steps - 1, total - 1):
             row = {"step": step, "seconds": round(time.time() - began, 1)}
             row |= {k: round(v.item(), 5) for k, v in terms.items()}
             print(json.dumps(row), flush=True)
-        if ((step + 1) % checkpoint_every == 0 or step == cfg.steps - 1):
+        if (step + 1) % checkpoint_every == 0 or step in (cfg.steps - 1, total - 1):
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             partial = checkpoint.with_suffix(".partial")
             torch.save(state | {"step": step + 1, "seconds": time.time() - began}, partial)
             partial.replace(checkpoint)
-    average.save_pretrained(out / "vae")
-    (out / "autoencoder.json").write_text(json.dumps({"steps": cfg.steps, "seconds": time.time() - began}))
+        if step in (cfg.steps - 1, total - 1):
+            average.save_pretrained(out / "vae")
+            (out / "autoencoder.json").write_text(json.dumps({"steps": step + 1, "seconds": time.time() - began}))
     return out / "vae"
 

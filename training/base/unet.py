@@ -46,7 +46,7 @@ SCHEDULER = {
 class UNetTraining:
     """What the U-Net's pretraining depends on."""
 
-    steps: int = 3300
+    steps: int = 2500
     batch: int = 16
     size: int = 128
     squares: int = 6

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from latentdrift.drift.scheduler import CONFIG_KEY, STATE, DriftedScheduler, _rebuild_plain
+from latentdrift.drift.scheduler import CONFIG_KEY, STATE, _rebuild_plain
 from latentdrift.drift.value import LatentDrift
 from latentdrift.errors import DriftError
 
@@ -63,10 +63,9 @@ def with_drift(target: T) -> T:
     if hasattr(target, "scheduler"):
         _replace(target, with_drift)
         return target
-    saved = target.config.get(CONFIG_KEY)  # type: ignore[attr-defined]
-    if isinstance(target, DriftedScheduler) and STATE in target.__dict__ or saved is None:
-        return target
-    return LatentDrift.from_dict(saved).apply(target)  # type: ignore[return-value]
+    config: Any = getattr(target, "config", {})
+    saved = config.get(CONFIG_KEY)
+    return target if saved is None or drift_of(target) else LatentDrift.from_dict(saved).apply(target)
 
 
 def shift_start(scheduler: Any, latents: torch.Tensor) -> torch.Tensor:

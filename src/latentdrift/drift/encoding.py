@@ -110,5 +110,7 @@ def decode(data: Mapping[str, Any]) -> MapOrNumbers:
     except ValueError as error:
         raise DriftError(f"The saved drift map {shape} is damaged: {error}.") from error
     if len(raw) != 4 * math.prod(shape):
-        raise DriftError(f"The saved drift map {shape} is damaged: {len(raw)} bytes in place of {4 * math.prod(shape)}.")
+        raise DriftError(
+            f"The saved drift map {shape} is damaged: {len(raw)} bytes in place of {4 * math.prod(shape)}."
+        )
     return canonical(np.frombuffer(raw, dtype="<f4").reshape(shape), "saved drift")

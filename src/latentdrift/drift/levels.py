@@ -2,12 +2,12 @@
 
 A state is a x_0 + b eps. Families, told apart by what a scheduler has and not by its name:
 
-| family                | a, b                          | schedulers                                                    |
-|-----------------------|-------------------------------|---------------------------------------------------------------|
-| variance preserving   | sqrt(abar), sqrt(1 - abar)    | DDIM, DDPM, PNDM, LCM, TCD, DDIMInverse                       |
-| the same, from sigmas | `_sigma_to_alpha_sigma_t`     | DPMSolver multistep, singlestep and inverse, DEIS, UniPC, SA   |
-| variance exploding    | 1, sigma                      | Euler, Heun, KDPM2, LMS, their ancestral and SDE forms, EDM    |
-| flow matching         | 1 - sigma, sigma              | FlowMatchEuler, FlowMatchHeun                                 |
+| family                | a, b                       | schedulers                                                   |
+|-----------------------|----------------------------|--------------------------------------------------------------|
+| variance preserving   | sqrt(abar), sqrt(1 - abar) | DDIM, DDPM, PNDM, LCM, TCD, DDIMInverse                      |
+| the same, from sigmas | `_sigma_to_alpha_sigma_t`  | DPMSolver multistep, singlestep, inverse; DEIS, UniPC, SA    |
+| variance exploding    | 1, sigma                   | Euler, Heun, KDPM2, LMS, their ancestral and SDE forms, EDM  |
+| flow matching         | 1 - sigma, sigma           | FlowMatchEuler, FlowMatchHeun                                |
 
 A scheduler that fits none of these registers its own: `@trajectory.register(MyScheduler)`.
 """
@@ -71,8 +71,8 @@ def trajectory(scheduler: Any) -> Trajectory:
         levels = [clean, *levels] if inverse else [*levels, clean]
     else:
         raise DriftError(
-            f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod, so its noise levels are unknown. Register "
-            "them with latentdrift.drift.levels.trajectory.register."
+            f"{type(scheduler).__name__} has neither sigmas nor alphas_cumprod, so its noise levels are unknown. "
+            "Register them with latentdrift.drift.levels.trajectory.register."
         )
     signal, noise = zip(*levels, strict=True)
     network = noise[1:] if inverse and not hasattr(scheduler, "sigmas") else noise[:-1]
@@ -86,7 +86,9 @@ def levels_at(scheduler: Any, timesteps: torch.Tensor, like: torch.Tensor) -> tu
         DriftError: the scheduler has no `alphas_cumprod`.
     """
     if not hasattr(scheduler, "alphas_cumprod"):
-        raise DriftError(f"{type(scheduler).__name__} has no alphas_cumprod: train with DDPMScheduler or DDIMScheduler.")
+        raise DriftError(
+            f"{type(scheduler).__name__} has no alphas_cumprod: train with DDPMScheduler or DDIMScheduler."
+        )
     alphas = scheduler.alphas_cumprod.to(like.device, like.dtype)[timesteps.to(like.device).long()]
     alphas = alphas.reshape(-1, *(1,) * (like.ndim - 1))
     return alphas**0.5, (1 - alphas) ** 0.5
@@ -100,7 +102,9 @@ def _vp(alpha_cumprod: Any) -> tuple[float, float]:
 def _level_of_sigma(scheduler: Any, sigma: float) -> tuple[float, float]:
     if hasattr(scheduler, "scale_noise"):
         if scheduler.config.get("invert_sigmas"):
-            raise DriftError("Flow matching with invert_sigmas=True counts noise backwards: no drift is defined for it.")
+            raise DriftError(
+                "Flow matching with invert_sigmas=True counts noise backwards: no drift is defined for it."
+            )
         return 1.0 - sigma, sigma
     if hasattr(scheduler, "_sigma_to_alpha_sigma_t"):
         signal, noise = scheduler._sigma_to_alpha_sigma_t(torch.tensor(sigma, dtype=torch.float64))
@@ -111,7 +115,7 @@ def _level_of_sigma(scheduler: Any, sigma: float) -> tuple[float, float]:
 def _sigmas(scheduler: Any, calls: int) -> list[float]:
     """Sigma of the state before each call and after the last."""
     sigmas = torch.as_tensor(scheduler.sigmas, dtype=torch.float64).tolist()
-    sigmas = (sigmas + [0.0])[: calls + 1]
+    sigmas = ([*sigmas, 0.0])[: calls + 1]
     if getattr(scheduler, "order", 1) == 2:
         for call in range(1, calls, 2):
             if hasattr(scheduler, "sigmas_up"):  # KDPM2 ancestral: between sigma and its ancestral step down

@@ -40,7 +40,7 @@ class LatentMoments:
 
     @property
     def kind(self) -> str:
-        """ "scalar", "vector" or "map"."""
+        """The mean's kind: "scalar", "vector" or "map"."""
         return kind_of(self.mean)
 
     @classmethod
@@ -93,8 +93,10 @@ class LatentMoments:
         Args:
             scheduler: the scheduler that will sample; it is copied, not changed.
             steps: the number of sampling steps that the drift is made for.
-            rule, target, per_step: as in `LatentDrift`.
+            rule: as in `LatentDrift`.
+            target: as in `LatentDrift`.
             spacing: another `timestep_spacing` ("leading", "trailing", "linspace") than the scheduler's own.
+            per_step: as in `LatentDrift`.
         """
         from latentdrift.drift.attachment import plain
         from latentdrift.drift.value import LatentDrift

@@ -44,7 +44,7 @@ def make_plan(drift: LatentDrift, run: Trajectory) -> Plan:
     sign = 0 if drift.rule == "paper" else drift.forward_sign
     offset = [sign * level for level in run.noise]
     offset[0 if run.inverse else -1] = 0.0
-    # Inversion shows the network a state of one level at the timestep of another; its drift has to be that of the latter.
+    # Inversion shows the network a state of one level at the timestep of another: its drift must be the latter's.
     seen = [sign * run.network[call] - offset[call] for call in range(calls)]
     if not drift.changes_coordinates:
         offset = [0.0] * (calls + 1)

@@ -70,7 +70,7 @@ class DriftedScheduler:
         return f"{bare!r}\nwith {self.drift}"
 
 
-def drifted_copy(scheduler: Any, drift: LatentDrift) -> DriftedScheduler:
+def drifted_copy(scheduler: Any, drift: LatentDrift) -> Any:
     """Return a copy of `scheduler` with `drift` in place of any it had.
 
     Raises:
@@ -102,13 +102,13 @@ def start_gain(scheduler: Any) -> float:
 
 
 def _rebuild(plain_class: type, attributes: dict[str, Any]) -> Any:
-    made = object.__new__(_drifted_class(plain_class))
+    made: Any = object.__new__(_drifted_class(plain_class))
     made.__dict__.update(attributes)
     return made
 
 
 def _rebuild_plain(plain_class: type, attributes: dict[str, Any]) -> Any:
-    made = object.__new__(plain_class)
+    made: Any = object.__new__(plain_class)
     made.__dict__.update({name: value for name, value in attributes.items() if name != STATE})
     config = made._internal_dict
     made._internal_dict = type(config)({key: value for key, value in config.items() if key != CONFIG_KEY})
@@ -177,7 +177,9 @@ def _drifted_step(plain: Method) -> Method:
         call = state.call(self, plan, timestep)
         if call is None or call >= len(plan.into):
             if state.drift.changes_coordinates or state.drift.rule == "paper":
-                raise DriftError(f"Timestep {timestep} is none of those set by set_timesteps: the {state.drift} cannot act.")
+                raise DriftError(
+                    f"Timestep {timestep} is none of those that set_timesteps set: {state.drift} cannot act."
+                )
             return plain(self, model_output, timestep, sample, *args, **kwargs)
         into, out = plan.into[call], plan.out[call]
         if state.waiting(plan, call):

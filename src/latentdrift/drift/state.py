@@ -117,7 +117,7 @@ class DriftState:
             self.seen = True
             warnings.warn(
                 "The network saw the initial latents without their drift, because the loop did not call "
-                "scale_model_input(latents, t) before it. Call it, or scheduler.shift_start(latents) once before the loop.",
+                "scale_model_input(latents, t) before it. Call it, or scheduler.shift_start(latents) before the loop.",
                 DriftWarning,
                 stacklevel=4,
             )

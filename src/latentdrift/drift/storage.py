@@ -53,7 +53,9 @@ def save_drift(folder: str | os.PathLike[str], drift: LatentDrift | None) -> Pat
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise DriftError(f"The drift could not be saved to {path}: {error.strerror}. Free space or choose a folder.") from error
+        raise DriftError(
+            f"The drift could not be saved to {path}: {error.strerror}. Free space or choose a folder."
+        ) from error
     return path
 
 

@@ -20,18 +20,14 @@ def training_noise(scheduler: Any, noise: torch.Tensor) -> torch.Tensor:
     return state.training_noise(scheduler, noise) if state else noise
 
 
-def noisy_latents(
-    scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-) -> torch.Tensor:
+def noisy_latents(scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """Return the noised `sample` (B, C, h, w) at `timesteps` (B,), by `add_noise` or flow matching's `scale_noise`."""
     if hasattr(scheduler, "add_noise"):
         return scheduler.add_noise(sample, noise, timesteps)
     return scheduler.scale_noise(sample, timesteps, noise)
 
 
-def training_target(
-    scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-) -> torch.Tensor:
+def training_target(scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
     """Return what the network should predict from `scheduler.add_noise(sample, noise, timesteps)`.
 
     With eps' the noise really added if the drift's target is "drifted", the plain eps if it is "plain":
@@ -52,8 +48,8 @@ def training_target(
     prediction = scheduler.config.get("prediction_type")
     if hasattr(scheduler, "precondition_outputs"):
         raise DriftError(
-            f"{type(scheduler).__name__} preconditions the network's output by its own sigmas: train with its own loss, on "
-            "add_noise's output and training_noise."
+            f"{type(scheduler).__name__} preconditions the network's output by its own sigmas: train with its own loss "
+            "on add_noise's output and training_noise."
         )
     if prediction == "flow_prediction" or (prediction is None and hasattr(scheduler, "scale_noise")):
         return noise - sample

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,9 +23,7 @@ from latentdrift.drift.encoding import MapOrNumbers, canonical, decode, encode, 
 from latentdrift.drift.moments import LatentMoments
 from latentdrift.errors import DriftError, UnknownNameError
 
-if TYPE_CHECKING:
-    from latentdrift.drift.scheduler import DriftedScheduler
-
+S = TypeVar("S")
 P = TypeVar("P")
 FORMAT = 1
 
@@ -91,7 +89,7 @@ class LatentDrift:
             if name not in known:
                 raise UnknownNameError(kind, str(name), [option for option in known if option])
         if self.per_step != "literal" and self.rule != "paper":
-            raise DriftError(f"per_step={self.per_step!r} belongs to the rule 'paper'; {self.rule!r} has no such choice.")
+            raise DriftError(f"per_step={self.per_step!r} belongs to rule 'paper'; {self.rule!r} has no such choice.")
         object.__setattr__(self, "target", self.target or RULES[self.rule].target)
         if not isinstance(self.value, LatentMoments):
             object.__setattr__(self, "value", canonical(self.value, "drift"))
@@ -173,8 +171,8 @@ class LatentDrift:
         delta = torch.as_tensor(self.numbers, dtype=torch.float32)
         return delta * start_gain(scheduler) if self.automatic else delta.clone()
 
-    def apply(self, scheduler: Any) -> DriftedScheduler:
-        """Return a drifted copy of a diffusers scheduler; the original stays as it is.
+    def apply(self, scheduler: S) -> S:
+        """Return a drifted copy of a diffusers scheduler, a `DriftedScheduler`; the original stays as it is.
 
         A drift that the scheduler had already is replaced. Signature, configuration, outputs, compatibles, saving,
         copying and pickling are those of the undrifted class.
@@ -211,7 +209,7 @@ class LatentDrift:
         """
         try:
             if int(data["format"]) > FORMAT:
-                raise DriftError(f"The drift has format {data['format']}, this version reads {FORMAT}: update latentdrift.")
+                raise DriftError(f"The drift has format {data['format']}, not {FORMAT}: update latentdrift to read it.")
             value = data["value"]
             decoded = LatentMoments.from_dict(value) if value["kind"] == "moments" else decode(value)
             return cls(decoded, data["rule"], data["target"], data["per_step"])

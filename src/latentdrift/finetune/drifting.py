@@ -20,7 +20,7 @@ def choose_drift(
     wish: str | float | LatentDrift | None,
     *,
     rule: str,
-    means: Callable[[], Iterator[torch.Tensor]],
+    means: Callable[[], Iterator[torch.Tensor]] | None,
     scheduler: Any,
     steps: int,
 ) -> LatentDrift | None:
@@ -30,7 +30,7 @@ def choose_drift(
         wish: "none", "auto" (moment matching; also "auto-map", "auto-vector", "auto-scalar"), a number, numbers with
             commas (one a latent channel), a folder or file with a saved drift, or a LatentDrift.
         rule: where a drift given as a number or as "auto" acts.
-        means: the cohort's scaled latents in batches (B, C, h, w), asked for only by "auto".
+        means: the cohort's scaled latents in batches (B, C, h, w), asked for only by "auto"; None where there is no cohort.
         scheduler: the undrifted scheduler.
         steps: sampling steps that an automatic drift of a rule that acts in training is resolved for.
 
@@ -43,6 +43,11 @@ def choose_drift(
     if text == "none":
         return None
     if text in AUTO_KINDS:
+        if means is None:
+            raise DriftError(
+                f"The drift {text!r} is estimated from a cohort when a model is fine-tuned; here the model's own is saved "
+                "with it. Give saved, none, a number, or a model folder whose drift is to be used."
+            )
         moments = LatentMoments.accumulate(means(), kind=AUTO_KINDS[text])
         if rule == "start":
             return LatentDrift(moments, rule="start")

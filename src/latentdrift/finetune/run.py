@@ -76,8 +76,9 @@ def finetune_model(
     settings = method_config or method_class.config_class()
     out = Path(out)
     tell = stage or (lambda *_: None)
-    text = template or default_template(cohort)
-    prompts = PromptTemplate(text)
+    prompts = PromptTemplate(template) if template else default_template(cohort)
+    prompts.check(cohort)
+    text = prompts.texts[0]
     if config.balance is not None:
         cohort.values(config.balance)
     parts = cohort.split(dict(fractions) if fractions else {"train": 0.8, "validation": 0.1, "test": 0.1}, seed=config.seed)
@@ -136,7 +137,7 @@ def finetune_model(
         size=size,
         gray=all(transform.is_gray(record.image) for record in parts["train"].take(64, seed=0)),
         template=text,
-        attributes={name: attribute_values(cohort, name) for name in prompts.fields},
+        attributes={name: attribute_values(cohort, name) for name in prompts.attribute_names},
         data={"name": cohort.name, "images": len(parts["train"]), "content_hash": facts["data"]["content_hash"]},
         notes={"training_seconds": round(seconds, 1)},
     )
@@ -231,7 +232,7 @@ def training_set(
         batch_size=config.batch_size,
         progress=lambda done, total: tell("latents", done, total),
     )
-    captions = [prompts.caption(record.attributes) for record in cohort]
+    captions = [prompts.caption(record) for record in cohort]
     distinct = sorted(set(captions))
     rows = {caption: row for row, caption in enumerate(distinct)}
     weights = None
@@ -257,7 +258,7 @@ def sample_captions(cohort: Cohort, prompts: PromptTemplate, most: int = 6) -> l
     """Return the commonest captions, one a row of a sample sheet."""
     counts: dict[str, int] = {}
     for record in cohort:
-        caption = prompts.caption(record.attributes)
+        caption = prompts.caption(record)
         counts[caption] = counts.get(caption, 0) + 1
     return sorted(sorted(counts, key=lambda caption: -counts[caption])[:most])
 

@@ -66,11 +66,13 @@ def load_pipeline(
     Raises:
         ModelError: not found, damaged, or of an architecture this package does not drive.
     """
+    import warnings
+
     import torch
     from diffusers import DiffusionPipeline, UNet2DConditionModel
     from diffusers.utils import logging as diffusers_logging
 
-    from latentdrift.drift import load_drift, warn_on_mismatch
+    from latentdrift.drift import DriftMismatchWarning, check_drift, load_drift
 
     device = torch.device(device) if device is not None else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
@@ -104,7 +106,9 @@ def load_pipeline(
         chosen = trained
     else:
         chosen = drift  # type: ignore[assignment]
-        warn_on_mismatch(trained, chosen)
+        message = check_drift(trained, chosen)
+        if message is not None:
+            warnings.warn(message, DriftMismatchWarning, stacklevel=2)
     if chosen is not None:
         chosen.attach(pipeline)
     return pipeline

@@ -22,6 +22,7 @@ from __future__ import annotations
 from latentdrift.data.simulate.cohort import simulate_cohort, simulated_subject, true_counterfactual
 from latentdrift.data.simulate.render import render, ventricle_area
 from latentdrift.data.simulate.subject import DIAGNOSES, SimulatedSubject
+from latentdrift.data.simulate.template import template_slice
 
 __all__ = [
     "DIAGNOSES",
@@ -29,6 +30,7 @@ __all__ = [
     "render",
     "simulate_cohort",
     "simulated_subject",
+    "template_slice",
     "true_counterfactual",
     "ventricle_area",
 ]

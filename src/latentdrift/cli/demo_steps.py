@@ -1,0 +1,228 @@
+"""The steps of the demo; each is what a user would do with the Python interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentdrift.cli.show import Tell
+
+if TYPE_CHECKING:
+    import torch
+
+    from latentdrift.counterfactual import CounterfactualResult
+    from latentdrift.data import Cohort
+    from latentdrift.evaluate import EvaluationResult
+    from latentdrift.report import LatentCurve
+
+TEMPLATE = "an axial brain MRI slice, {diagnosis}"
+SAMPLING_STEPS = 25
+FRACTIONS = {"train": 0.65, "validation": 0.05, "test": 0.3}
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What sampling under one drift gave: images (N, 3, H, W), figures, and the latents' way, step by step."""
+
+    images: torch.Tensor
+    result: EvaluationResult
+    curve: LatentCurve
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Edits of simulated subjects beside the truth; errors are mean absolute differences, in levels of 0 to 255."""
+
+    result: CounterfactualResult
+    truth: torch.Tensor
+    labels: list[str]
+    error: list[float]
+    error_of_doing_nothing: list[float]
+
+
+def simulate(folder: Path, subjects: int, seed: int, tell: Tell) -> Cohort:
+    """Return the simulated cohort, made once."""
+    from latentdrift.data import Cohort
+    from latentdrift.data.simulate import simulate_cohort
+
+    if (folder / "metadata.csv").exists():
+        cohort = Cohort.open(folder)
+        if len(cohort) == subjects:
+            return cohort
+    return simulate_cohort(
+        folder, subjects, seed=seed, truth=False, progress=lambda done, total: tell("simulating", done, total)
+    )
+
+
+def train(cohort: Cohort, out: Path, drift: str, rule: str, steps: int, seed: int, tell: Tell) -> Path:
+    """Fine-tune `tiny`; return the model's folder."""
+    from latentdrift.finetune import TrainingConfig, finetune_model
+
+    config = TrainingConfig(
+        steps=steps, learning_rate=4e-4, balance="diagnosis", seed=seed, validate_every=50, validation_images=12, ema_decay=0.98
+    )
+    name = "without drift" if drift == "none" else "with drift"
+    return finetune_model(
+        cohort,
+        out,
+        base="tiny",
+        drift=drift,
+        rule=rule,
+        template=TEMPLATE,
+        config=config,
+        fractions=FRACTIONS,
+        stage=lambda what, done, total: tell(f"{name}: {what}", done, total),
+    )
+
+
+def sample_and_measure(
+    cohort: Cohort, runs: Mapping[str, Path], folder: Path, count: int, seed: int, tell: Tell
+) -> dict[str, Sampled]:
+    """Sample without drift, with the start drift on the same weights, and from the run trained with drift.
+
+    All three start from the same noise. Distances are to held-out subjects.
+    """
+    import torch
+
+    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.drift import LatentDrift, LatentMoments
+    from latentdrift.evaluate import evaluate_sets, load_extractor
+    from latentdrift.generate import generate_images
+    from latentdrift.models import load_pipeline
+    from latentdrift.report import LatentCurve
+
+    parts = cohort.split(FRACTIONS, seed=seed)
+    plain = load_pipeline(runs["none"])
+    latents = encoded(plain, parts["train"])
+    variants = {
+        "no drift": (plain, None),
+        "start, automatic": (plain, LatentDrift(LatentMoments.from_latents(latents, kind="map"), rule="start")),
+        "forward, automatic (in training)": (load_pipeline(runs["forward"]), None),
+    }
+    captions = PromptTemplate(TEMPLATE).captions(parts["test"].take(count, seed=seed))
+    captions = [captions[index % len(captions)] for index in range(count)]
+    real = torch.stack([read_image(record.image) for record in parts["test"]])
+    extractor = load_extractor("default")
+    found = {}
+    for number, (name, (pipeline, drift)) in enumerate(variants.items()):
+        if drift is not None:
+            drift.attach(pipeline)
+        trace: list[list[torch.Tensor]] = [[] for _ in range(SAMPLING_STEPS)]
+        images = generate_images(
+            pipeline,
+            captions,
+            seeds=range(seed, seed + count),
+            steps=SAMPLING_STEPS,
+            guidance=1.0,
+            batch_size=24,
+            on_step=lambda step, now, trace=trace: trace[step - 1].append(now.detach().float().cpu()),
+            progress=lambda done, number=number: tell(
+                "sampling", min(count * len(variants), number * count + done), count * len(variants)
+            ),
+        )
+        for index, image in enumerate(images):
+            facts = {"drift": name, "prompt": captions[index]}
+            path = folder / name.split(" (")[0].replace(", ", "-").replace(" ", "-") / f"{index:04d}.png"
+            write_png(path, image, gray=True, text=facts, synthetic=True)
+        result = evaluate_sets(real, images, extractor, resamples=50, seed=seed)
+        curve = LatentCurve.from_latents(torch.stack([torch.cat(step) for step in trace]))
+        found[name] = Sampled(images, result, curve)
+        tell("sampling", (number + 1) * count, count * len(variants))
+    return found
+
+
+def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, tell: Tell) -> Edited:
+    """Turn held-out cognitively normal subjects into AD and compare with their true counterfactuals."""
+    import torch
+
+    from latentdrift.counterfactual import make_counterfactuals
+    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data.simulate import true_counterfactual
+    from latentdrift.drift import LatentDrift, LatentMoments
+    from latentdrift.models import load_pipeline
+
+    parts = cohort.split(FRACTIONS, seed=0)
+    subjects = [record for record in parts["test"] if record.attributes["diagnosis"] == "CN"][:count]
+    pipeline = load_pipeline(model)
+    moments = LatentMoments.from_latents(encoded(pipeline, parts["train"]), kind="map")
+    LatentDrift(moments, rule="start").attach(pipeline)
+    template = PromptTemplate(TEMPLATE)
+    source = torch.stack([read_image(record.image) for record in subjects])
+    done = 0
+
+    def finished(number: int) -> None:
+        nonlocal done
+        done += number
+        tell("editing", done, len(subjects))
+
+    result = make_counterfactuals(
+        pipeline,
+        source,
+        [template.caption({"diagnosis": "CN"})] * len(subjects),
+        [template.caption({"diagnosis": "AD"})] * len(subjects),
+        steps=SAMPLING_STEPS,
+        guidance=3.0,
+        batch_size=24,
+        progress=finished,
+    )
+    truth = torch.stack(
+        [
+            torch.from_numpy(true_counterfactual(cohort.root, record, "AD")).expand(3, -1, -1) * 2 - 1
+            for record in subjects
+        ]
+    )
+    for record, image in zip(subjects, result.composed(), strict=True):
+        write_png(folder / f"{record.subject}-AD.png", image, gray=True, text={"target": "AD"}, synthetic=True)
+    return Edited(
+        result=result,
+        truth=truth,
+        labels=[f"{record.subject}\nage {record.attributes['age']}" for record in subjects],
+        error=((result.composed() - truth).abs().mean((1, 2, 3)) * 127.5).tolist(),
+        error_of_doing_nothing=((source - truth).abs().mean((1, 2, 3)) * 127.5).tolist(),
+    )
+
+
+def edit_template(folder: Path, tell: Tell) -> dict[str, Any]:
+    """Show the MNI152 template under the stages that `tiny-brain` knows; return images and captions."""
+    import torch
+
+    from latentdrift.counterfactual import make_counterfactuals
+    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data.simulate import template_slice
+    from latentdrift.models import load_pipeline
+
+    pipeline = load_pipeline("tiny-brain")
+    card = pipeline.latentdrift_card
+    template = PromptTemplate(card.template)
+    stages = ["VeryMildDemented", "MildDemented", "ModerateDemented"]
+    image = torch.from_numpy(template_slice(size=card.size)).expand(3, -1, -1) * 2 - 1
+    result = make_counterfactuals(
+        pipeline,
+        torch.stack([image] * len(stages)),
+        [template.caption({"stage": "NonDemented"})] * len(stages),
+        [template.caption({"stage": stage}) for stage in stages],
+        steps=50,
+        guidance=3.0,
+    )
+    for stage, made in zip(stages, result.counterfactual, strict=True):
+        write_png(folder / f"mni152-{stage}.png", made, gray=True, text={"target": stage}, synthetic=True)
+    tell("template", len(stages), len(stages))
+    return {"result": result, "stages": stages}
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """Return an image of the cohort, (3, H, W) in [-1, 1]."""
+    from latentdrift.data import ImageTransform
+
+    return ImageTransform(size=128).read(path)
+
+
+def encoded(pipeline: Any, cohort: Cohort) -> torch.Tensor:
+    """Return the scaled latents of a cohort, (N, C, h, w)."""
+    import torch
+
+    from latentdrift.generate import encode_images
+
+    return encode_images(pipeline, torch.stack([read_image(record.image) for record in cohort]))

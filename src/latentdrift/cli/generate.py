@@ -1,0 +1,104 @@
+"""`latentdrift generate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentdrift.cli.options import parse_options
+from latentdrift.cli.show import print_result, progress
+
+DESCRIPTION = """Make images from prompts or attributes.
+
+The folder that comes out holds PNG files marked as synthetic and metadata.csv, so that it can be read as a cohort."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Make images from prompts or attributes."""
+
+    model: str = "tiny-brain"
+    """Embedded name, run folder, diffusers folder or hub id."""
+    out: Path
+    """Folder to make."""
+    attributes: tuple[str, ...] = ()
+    """Wanted attributes, such as stage=MildDemented; those not given take all their values in turn."""
+    prompt: tuple[str, ...] = ()
+    """Prompts in place of attributes."""
+    count: int = 16
+    """Number of images, shared out over the prompts in turn."""
+    seed: int = 0
+    """Seed of the first image; each next image has the next seed."""
+    steps: int = 25
+    """Denoising steps."""
+    guidance: float = 1.5
+    """Classifier-free guidance scale; 1 is none."""
+    sampler: str | None = None
+    """ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++ or unipc; the model's own by default."""
+    drift: str = "saved"
+    """saved: the drift the model was trained with; none; a number; one number a channel with commas; a model folder."""
+    batch_size: int = 16
+    """Images at once."""
+    device: str | None = None
+    """cpu, cuda, mps; a GPU by default where there is one."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the subcommand."""
+    options = parse_options(GenerateOptions, arguments, "generate", DESCRIPTION)
+    from latentdrift.cli.folders import write_table
+    from latentdrift.cli.models import open_model
+    from latentdrift.cli.wishes import all_combinations, parse_attributes, require_card
+    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.errors import ConfigurationError
+    from latentdrift.generate import generate_images, use_sampler
+
+    if options.count < 1:
+        raise ConfigurationError(f"--count is {options.count}; at least 1 is needed.")
+    pipeline, warnings = open_model(options.model, options.device, options.drift)
+    if options.sampler is not None:
+        use_sampler(pipeline, options.sampler)
+    card = pipeline.latentdrift_card
+    if options.prompt and options.attributes:
+        raise ConfigurationError("Give --prompt or --attributes, not both.")
+    if options.prompt:
+        wishes = [(prompt, {}) for prompt in options.prompt]
+    else:
+        card = require_card(card, options.model, "--prompt")
+        combinations = all_combinations(card, parse_attributes(options.attributes, card, "--attributes"))
+        template = PromptTemplate(card.template)
+        wishes = [(template.caption(wish), wish) for wish in combinations]
+    chosen = [wishes[index % len(wishes)] for index in range(options.count)]
+    seeds = [options.seed + index for index in range(options.count)]
+    rows = []
+    options.out.mkdir(parents=True, exist_ok=True)
+    gray = card is not None and card.gray
+    with progress(options.quiet) as tell:
+        for start in range(0, options.count, options.batch_size):
+            part = slice(start, start + options.batch_size)
+            images = generate_images(
+                pipeline,
+                [prompt for prompt, _ in chosen[part]],
+                seeds=seeds[part],
+                steps=options.steps,
+                guidance=options.guidance,
+                batch_size=options.batch_size,
+            )
+            for image, (prompt, wish), seed in zip(images, chosen[part], seeds[part], strict=True):
+                name = f"{seed:06d}.png"
+                facts = {"prompt": prompt, "seed": str(seed), "model": options.model, "drift": options.drift}
+                write_png(options.out / name, image, gray=gray, text=facts, synthetic=True)
+                rows.append({"file_name": name, **wish, "prompt": prompt, "seed": seed})
+            write_table(options.out / "metadata.csv", rows)
+            tell("images", min(start + options.batch_size, options.count), options.count)
+    facts = {"images": options.count, "folder": options.out, "table": options.out / "metadata.csv", "warnings": warnings}
+    settings = {name: getattr(options, name) for name in options.__dataclass_fields__}
+    (options.out / "generate.json").write_text(json.dumps(settings, indent=2, default=str) + "\n")
+    print_result(facts, options.json)
+    return 0

@@ -1,0 +1,87 @@
+"""`latentdrift info`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latentdrift.cli.options import parse_options
+from latentdrift.cli.show import print_result
+
+DESCRIPTION = """What is installed, which models and methods there are, and with --model what a model was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions:
+    """What is installed, and what a model was trained on."""
+
+    model: str | None = None
+    """A model to describe: embedded name, run folder or diffusers folder."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the subcommand."""
+    options = parse_options(InfoOptions, arguments, "info", DESCRIPTION)
+    print_result(describe_model(options.model) if options.model else describe_installation(), options.json)
+    return 0
+
+
+def describe_installation() -> dict[str, object]:
+    """Return versions, device, and every name that can be given on the command line."""
+    import psutil
+
+    from latentdrift.evaluate import feature_extractor, resolve_extractor
+    from latentdrift.finetune import finetune_method
+    from latentdrift.finetune.run import package_versions
+    from latentdrift.generate import SAMPLERS
+    from latentdrift.models import EMBEDDED
+    from latentdrift.models.loading import default_device
+
+    return {
+        **package_versions(),
+        "device": str(default_device()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB, {psutil.virtual_memory().available / 2**30:.1f} free",
+        "models": ", ".join(EMBEDDED) + ", or a folder or hub id of Stable Diffusion",
+        "methods": ", ".join(finetune_method.names()),
+        "drift rules": "start, forward, paper, matched",
+        "samplers": ", ".join(SAMPLERS),
+        "feature extractors": ", ".join(feature_extractor.names()) + f" (default here: {resolve_extractor('default')})",
+    }
+
+
+def describe_model(name: str) -> dict[str, object]:
+    """Return what a model's card, drift and configuration say.
+
+    Raises:
+        ModelError: no such model, or not on this machine.
+    """
+    from latentdrift.drift import load_drift
+    from latentdrift.errors import ModelError
+    from latentdrift.models import read_model_card
+    from latentdrift.models.loading import check_architecture, model_folder
+
+    folder = model_folder(name)
+    if folder is None:
+        raise ModelError(f"There is no model {name!r} on this machine. `info` does not ask the hub; give a folder.")
+    check_architecture(folder)
+    card, drift = read_model_card(folder), load_drift(folder)
+    index = jsonlib.loads((folder / "model_index.json").read_text())
+    facts: dict[str, object] = {
+        "folder": folder,
+        "pipeline": index["_class_name"],
+        "drift": "none" if drift is None else str(drift),
+    }
+    if card is not None:
+        facts |= {
+            "base": card.base,
+            "method": f"{card.method}, {card.steps} steps",
+            "image size": f"{card.size} pixels, {'gray' if card.gray else 'colour'}",
+            "template": card.template,
+            **{f"attribute {key}": ", ".join(map(str, values)) for key, values in card.attributes.items()},
+            **{f"data {key}": value for key, value in card.data.items()},
+            **{key: value for key, value in card.notes.items()},
+        }
+    return facts

@@ -1,0 +1,1 @@
+"""`tiny-brain`: the base model fine-tuned on real brain slices in four stages of dementia."""

@@ -1,0 +1,61 @@
+"""`python -m training.brain train|card`: fine-tune `tiny` by the package's own trainer, and write the card.
+
+Only the U-Net is kept: everything else of `tiny-brain` is `tiny`'s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+TEMPLATE = "an axial brain MRI slice, {stage}"
+
+
+def train(data: Path, out: Path, base: str, steps: int) -> Path:
+    """Fine-tune, or go on with it; return the model's folder."""
+    from latentdrift.data import Cohort
+    from latentdrift.finetune import TrainingConfig, finetune_model
+
+    config = TrainingConfig(
+        steps=steps,
+        learning_rate=5e-4,
+        warmup_steps=100,
+        balance="stage",
+        ema_decay=0.998,
+        validate_every=250,
+        checkpoint_every=250,
+        mixed_precision="bf16",
+    )
+    last = 0.0
+
+    def stage(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 15 or done == total:
+            last = time.monotonic()
+            print(f"{what}: {done} of {total}", flush=True)
+
+    return finetune_model(
+        Cohort.open(data), out, base=base, drift="auto", rule="start", template=TEMPLATE, config=config, stage=stage
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.brain", description=__doc__)
+    parser.add_argument("stage", choices=["train", "card"])
+    parser.add_argument("--data", type=Path, required=True, help="folder of slices with metadata.csv (file_name, stage)")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--base", default="tiny", help="base model")
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--weights", type=Path, help="with card: folder of the embedded model to write")
+    args = parser.parse_args()
+    if args.stage == "train":
+        print(train(args.data, args.out, args.base, args.steps))
+    else:
+        from training.brain.card import package
+
+        print(package(args.data, args.out, args.weights))
+
+
+if __name__ == "__main__":
+    main()
