@@ -45,8 +45,6 @@ Tint is the largest mean difference, over the images, of a colour channel from g
 
 The mean latent (scaled) of a domain is what a drift makes up for: {means}.
 
-![Source and reconstruction](reconstructions.png)
-
 ![Samples under prompts of photographs](samples.png)
 """
 
@@ -94,7 +92,8 @@ def write_card(photographs: Path, out: Path, scans: dict[str, Path], count: int 
         means.append(f"{name} ({', '.join(f'{value:+.2f}' for value in mean.tolist())})")
         grid += [list(batch[:8]), list(decoded[:8])]
     labels = [label for name in sets for label in (name, "reconstructed")]
-    image_grid(folder / "reconstructions.png", grid, row_labels=labels)
+    # Sources are other people's images: the sheet stays with the run and is not shipped.
+    image_grid(out / "reconstructions.png", grid, row_labels=labels)
     prompts = ["a photo of a goldfish", "a photo of a castle", "a photo of a lakeshore", "a photo of a tiger"]
     sheet = []
     for prompt in prompts:

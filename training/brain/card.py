@@ -60,8 +60,6 @@ held-out NonDemented slices were edited to MildDemented, guidance {guidance}:
 
 Round trip without an edit: {psnr:.1f} dB. A placebo edit asks for the stage the slice has.
 
-![Held-out slices edited](edits.png)
-
 ## Memorisation
 
 Distance of the nearest training slice (root mean square of pixels, levels of 0 to 255), for samples and for held-out real
@@ -116,7 +114,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
         pipeline, [prompts[s] for s in STAGES for _ in range(6)], seeds=[*range(6)] * 4, steps=50, guidance=1.5
     )
     image_grid(weights / "samples.png", [list(row) for row in sheet.split(6)], row_labels=STAGES)
-    judged = judge_edits(pipeline, parts, train, test, prompts, extractor, weights / "edits.png")
+    judged = judge_edits(pipeline, parts, train, test, prompts, extractor, run / "edits.png")
 
     distances = {"samples": nearest(made["saved"], train), "held-out slices": nearest(test, train)}
     memory = ["| | nearest | 1% | median |", "|---|---|---|---|"]
@@ -165,7 +163,10 @@ def judge_edits(
     count: int = 48,
     guidance: float = 3.0,
 ) -> dict[str, Any]:
-    """Return how a judge trained on real slices sees edits from NonDemented to MildDemented."""
+    """Return how a judge trained on real slices sees edits from NonDemented to MildDemented.
+
+    `figure` shows real slices: it stays with the run and is not shipped.
+    """
 
     def labels(cohort: Cohort) -> np.ndarray:
         return np.array([{"NonDemented": 0, "MildDemented": 1}.get(str(v), -1) for v in cohort.values("stage")])
