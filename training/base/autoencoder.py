@@ -38,11 +38,11 @@ class AutoencoderTraining:
 
     Until step `colour_from` a quarter of the crops is gray and contrast varies widely; from there on one in eight is
     gray and errors of colour weigh `chroma` times as much: with gray crops alone the code forgets colour. After `steps`
-    steps the encoder is frozen, so that the U-Net can be trained meanwhile, and the decoder goes on for `decoder_steps`.
+    steps the encoder is frozen, so that the U-Net can be trained meanwhile; the decoder goes on for `decoder_steps`.
     """
 
     steps: int = 2500
-    decoder_steps: int = 1000
+    decoder_steps: int = 400
     batch: int = 16
     crop: int = 64
     learning_rate: float = 1e-3
@@ -148,4 +148,3 @@ def train_autoencoder(photographs: Path, out: Path, cfg: AutoencoderTraining, ch
             average.save_pretrained(out / "vae")
             (out / "autoencoder.json").write_text(json.dumps({"steps": step + 1, "seconds": time.time() - began}))
     return out / "vae"
-

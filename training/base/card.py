@@ -23,10 +23,11 @@ pipeline_tag: text-to-image
 ---
 # tiny
 
-A Stable-Diffusion-shaped model of {parameters:.1f} million parameters for trying latent drifting on two processor cores:
-AutoencoderKL (f = 4, latents 4 x 32 x 32), CLIPTextModel with its own small CLIP vocabulary, UNet2DConditionModel,
-scaled-linear schedule, noise prediction, 128 pixels. It has seen photographs only, so that going to medical images is a
-real change of domain. It is a starting point for fine-tuning and for tests, not a generator of photographs.
+A Stable-Diffusion-shaped model of {parameters:.1f} million parameters for trying latent drifting on two processor
+cores: AutoencoderKL (f = 4, latents 4 x 32 x 32), CLIPTextModel with its own small CLIP vocabulary,
+UNet2DConditionModel, scaled-linear schedule, noise prediction, 128 pixels. It has seen photographs only, so that
+going to medical images is a real change of domain. It is a starting point for fine-tuning and for tests, not a
+generator of photographs.
 
 ## Training
 
@@ -84,7 +85,11 @@ def write_card(photographs: Path, out: Path, scans: dict[str, Path], count: int 
         levels = ((decoded + 1) * 127.5).round()
         gray = bool((batch[:, 0] == batch[:, 1]).all())
         tint = (levels.mean((2, 3)) - levels.mean((1, 2, 3))[:, None]).abs().max().item() if gray else None
-        figures[name] = {"psnr": float(psnr(decoded, batch).mean()), "ssim": float(ssim(decoded, batch).mean()), "tint": tint}
+        figures[name] = {
+            "psnr": float(psnr(decoded, batch).mean()),
+            "ssim": float(ssim(decoded, batch).mean()),
+            "tint": tint,
+        }
         rows.append(
             f"| {name} | {len(batch)} | {figures[name]['psnr']:.2f} | {figures[name]['ssim']:.4f} | "
             f"{'' if tint is None else f'{tint:.2f}'} |"
@@ -98,13 +103,13 @@ def write_card(photographs: Path, out: Path, scans: dict[str, Path], count: int 
     sheet = []
     for prompt in prompts:
         generators = [torch.Generator().manual_seed(seed) for seed in range(6)]
-        made = pipeline([prompt] * 6, num_inference_steps=50, guidance_scale=3.0, generator=generators, output_type="np")
+        made = pipeline(
+            [prompt] * 6, num_inference_steps=50, guidance_scale=3.0, generator=generators, output_type="np"
+        )
         sheet.append(list(made.images * 2 - 1))
     image_grid(folder / "samples.png", sheet, row_labels=prompts)
     ae, unet = (json.loads((out / name).read_text()) for name in ("autoencoder.json", "unet.json"))
-    parameters = sum(
-        p.numel() for m in (pipeline.vae, pipeline.unet, pipeline.text_encoder) for p in m.parameters()
-    )
+    parameters = sum(p.numel() for m in (pipeline.vae, pipeline.unet, pipeline.text_encoder) for p in m.parameters())
     text = CARD.format(
         parameters=parameters / 1e6,
         train=len(train),

@@ -66,7 +66,8 @@ def random_crop(image: torch.Tensor, size: int, zoom: tuple[float, float], rng: 
 def change_tones(crop: torch.Tensor, rng: np.random.Generator, wide: bool) -> torch.Tensor:
     """Return the crop with random contrast, sometimes in gray, sometimes with a flat black or white part.
 
-    Scanners and radiographs hold flat black and saturated white next to each other; photographs seldom do. `wide` makes gray and changed contrast twice as frequent.
+    Scanners and radiographs hold flat black and saturated white next to each other; photographs seldom do.
+    `wide` makes gray and changed contrast twice as frequent.
     """
     if rng.random() < (0.25 if wide else 0.125):
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]

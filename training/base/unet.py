@@ -85,7 +85,9 @@ def train_unet(photographs: Path, out: Path, cfg: UNetTraining, checkpoint_every
     train, _ = split(len(images))
     del images
     tokenizer = build_tokenizer(captions)
-    tokens = tokenizer([captions[i] for i in train], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tokens = tokenizer(
+        [captions[i] for i in train], padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     empty = tokenizer("", padding="max_length", return_tensors="pt").input_ids
 
     torch.manual_seed(cfg.seed)

@@ -43,7 +43,9 @@ def train(data: Path, out: Path, base: str, steps: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.brain", description=__doc__)
     parser.add_argument("stage", choices=["train", "card"])
-    parser.add_argument("--data", type=Path, required=True, help="folder of slices with metadata.csv (file_name, stage)")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder of slices with metadata.csv (file_name, stage)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--base", default="tiny", help="base model")
     parser.add_argument("--steps", type=int, default=3500)

@@ -38,11 +38,11 @@ Prompts: "{template}" with the words of {stages}.
 
 ## Data and terms
 
-"Alzheimer's Dataset (4 class of images)", derived from OASIS, under the Open Database License (ODbL) 1.0; made available
-by its contributors and the OASIS project. The weights derive from that database and carry the same licence. The images
-are not in this repository. The set has no subject identifiers: the parts were split by interleaved blocks of a dozen
-neighbouring files, so slices of one person can be in several parts. Its stages are clinical ratings, not diagnoses of a
-slice. Not for clinical use.
+"Alzheimer's Dataset (4 class of images)", derived from OASIS, under the Open Database License (ODbL) 1.0; made
+available by its contributors and the OASIS project. The weights derive from that database and carry the same licence.
+The images are not in this repository. The set has no subject identifiers: the parts were split by interleaved blocks
+of a dozen neighbouring files, so slices of one person can be in several parts. Its stages are clinical ratings, not
+diagnoses of a slice. Not for clinical use.
 
 ## Samples, {n} an item, against {held} held-out slices ({extractor}, {steps_s} steps, no guidance)
 
@@ -62,13 +62,13 @@ Round trip without an edit: {psnr:.1f} dB. A placebo edit asks for the stage the
 
 ## Memorisation
 
-Distance of the nearest training slice (root mean square of pixels, levels of 0 to 255), for samples and for held-out real
-slices:
+Distance of the nearest training slice (root mean square of pixels, levels of 0 to 255), for samples and for held-out
+real slices:
 
 {memory}
 
-{copies} of {n_memory} samples are nearer to a training slice than the nearest 1% of held-out real slices are. Held-out slices
-often have a neighbour of the same person in the training part, so their distances are small for that reason too.
+{copies} of {n_memory} samples are nearer to a training slice than the nearest 1% of held-out real slices are. Held-out
+slices often have a neighbour of the same person in the training part, so their distances are small for that reason too.
 """
 
 

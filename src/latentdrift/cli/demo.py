@@ -13,8 +13,8 @@ from latentdrift.cli.show import print_result, progress
 DESCRIPTION = """The whole path on simulated brains, in minutes and without a GPU, ending in one page.
 
 Simulates a cohort, fine-tunes `tiny` on it without drift and with the drift made in training, samples under both and
-under the automatic start drift, edits held-out subjects whose true counterfactual is known, and edits the MNI152 template
-with `tiny-brain`. A demo that was stopped goes on from where it was."""
+under the automatic start drift, edits held-out subjects whose true counterfactual is known, and edits the MNI152
+template with `tiny-brain`. A demo that was stopped goes on from where it was."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 SUMMARY = """Everything on this page was computed by this run, from simulated brains whose truth is known, on this
 machine. The base model `tiny` had seen photographs only."""
 
-DRIFT = """Diffusion starts from noise whose mean is zero. A scan's latents do not have mean zero: most of a slice is black.
-A network fine-tuned for a few hundred steps reads the noise's mean as evidence about the image, so samples come out with
-a gray, uneven background. The drift puts the mean right: **start** shifts the noise that sampling starts from, on the
-same weights; **forward** does it in training, and any unmodified sampler then draws the right mean."""
+DRIFT = """Diffusion starts from noise whose mean is zero. A scan's latents do not have mean zero: most of a slice is
+black. A network fine-tuned for a few hundred steps reads the noise's mean as evidence about the image, so samples
+come out with a gray, uneven background. The drift puts the mean right: **start** shifts the noise that sampling
+starts from, on the same weights; **forward** does it in training, and any unmodified sampler then draws the right
+mean."""
 
 NOT = """- One seed, a few dozen images: the intervals are wide, and small differences mean nothing.
 - {steps} fine-tuning steps of a very small model: textures stay rough, and edits of single subjects are weak.
 - Simulated anatomy follows simple rules. It shows whether a known change is recovered, and says nothing about patients.
-- The MNI152 template is an average of young adults, not a scan; `tiny-brain` has seen dementia stages, not diagnoses."""
+- The MNI152 template is an average of young adults, not a scan; `tiny-brain` has seen stages, not diagnoses."""
 
 
 def write_demo_page(
@@ -113,7 +114,8 @@ def write_demo_page(
         Section(
             "Counterfactuals beside the truth",
             [
-                f"{count} held-out subjects, edited by inversion and denoising under the wanted diagnosis. The simulator "
+                f"{count} held-out subjects, edited by inversion and denoising under the wanted diagnosis. The "
+                "simulator "
                 f"renders the same subject with AD, everything else equal: that is the truth. Mean absolute error to "
                 f"it, in levels of 255: **{error:.2f}** for the edit, **{nothing:.2f}** for doing nothing; the edit is "
                 f"nearer to the truth in {better} of {count}.",
@@ -123,7 +125,8 @@ def write_demo_page(
         Section(
             "A real average brain",
             [
-                f"`tiny-brain` was fine-tuned on real slices in four stages. Round trip without an edit: {psnr:.1f} dB. "
+                f"`tiny-brain` was fine-tuned on real slices in four stages. Round trip without an edit: {psnr:.1f} "
+                "dB. "
                 "Changes smaller than the round trip's own error are not coloured.",
                 Picture(brain, "Green: signal added; red: removed."),
             ],

@@ -61,7 +61,13 @@ def train(cohort: Cohort, out: Path, drift: str, rule: str, steps: int, seed: in
     from latentdrift.finetune import TrainingConfig, finetune_model
 
     config = TrainingConfig(
-        steps=steps, learning_rate=4e-4, balance="diagnosis", seed=seed, validate_every=50, validation_images=12, ema_decay=0.98
+        steps=steps,
+        learning_rate=4e-4,
+        balance="diagnosis",
+        seed=seed,
+        validate_every=50,
+        validation_images=12,
+        ema_decay=0.98,
     )
     name = "without drift" if drift == "none" else "with drift"
     return finetune_model(
@@ -110,6 +116,14 @@ def sample_and_measure(
         if drift is not None:
             drift.attach(pipeline)
         trace: list[list[torch.Tensor]] = [[] for _ in range(SAMPLING_STEPS)]
+        before = number * count
+
+        def follow(step: int, now: torch.Tensor, trace: list[list[torch.Tensor]] = trace) -> None:
+            trace[step - 1].append(now.detach().float().cpu())
+
+        def finished(done: int, before: int = before) -> None:
+            tell("sampling", before + done, count * len(variants))
+
         images = generate_images(
             pipeline,
             captions,
@@ -117,10 +131,8 @@ def sample_and_measure(
             steps=SAMPLING_STEPS,
             guidance=1.0,
             batch_size=24,
-            on_step=lambda step, now, trace=trace: trace[step - 1].append(now.detach().float().cpu()),
-            progress=lambda done, number=number: tell(
-                "sampling", min(count * len(variants), number * count + done), count * len(variants)
-            ),
+            on_step=follow,
+            progress=finished,
         )
         for index, image in enumerate(images):
             facts = {"drift": name, "prompt": captions[index]}
