@@ -1,4 +1,4 @@
-"""Models of Stable Diffusion's architecture so small that they train and sample in milliseconds, and a cohort for them."""
+"""Models of Stable Diffusion's architecture so small that they sample in milliseconds, and a cohort for them."""
 
 from __future__ import annotations
 
@@ -175,4 +175,18 @@ def toy_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(draw_slice(rng, stage)).save(folder / name)
             lines.append(f"{name},s{subject:02d},{stage},{60 + subject}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_model: Path, toy_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folder of the toy fine-tuned on the cohort for a few steps, under a drift."""
+    from latentdrift.data import Cohort
+    from latentdrift.finetune import TrainingConfig, finetune_model
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainingConfig(steps=4, batch_size=8, sample_steps=2, warmup_steps=1)
+    finetune_model(
+        Cohort.open(toy_cohort), folder, base=toy_model, drift="auto-vector", template="a slice, {stage}", config=config
+    )
     return folder

@@ -5,10 +5,12 @@ Nothing heavy is imported here, so that `latentdrift --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 COMMANDS = {
     "finetune": "fine-tune a base model on a folder of images, with or without drift",
@@ -19,6 +21,9 @@ COMMANDS = {
     "info": "what is installed, which models and methods there are, what a model was trained on",
 }
 """Subcommands; each is the module of that name in this package."""
+
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+"""A disk that is full, read-only or somebody else's, and folders that are files."""
 
 USAGE = """usage: latentdrift COMMAND [OPTIONS]
 
@@ -43,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     if arguments[0] in ("--version", "-V"):
-        from importlib.metadata import version
+        from latentdrift import __version__
 
-        print(version("latentdrift"))
+        print(__version__)
         return 0
     name, rest = arguments[0], arguments[1:]
     from latentdrift.errors import LatentDriftError, UnknownNameError
@@ -58,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS)
         return int(importlib.import_module(f"latentdrift.cli.{name}").main(rest) or 0)
+    except SystemExit as stop:  # how the parser of flags ends after --help or a wrong flag
+        return stop.code if isinstance(stop.code, int) else 2
     except LatentDriftError as error:
         print(f"latentdrift {name}: {error}", file=sys.stderr)
         return 2
@@ -66,8 +73,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`latentdrift … | head`); nobody is left to be told.
-        sys.stderr.close()
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OSError, MemoryError, RuntimeError) as error:
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"latentdrift {name}: {message}", file=sys.stderr)
+        return 2
+
+
+def explain(error: BaseException) -> str | None:
+    """Return what to do about a machine that has run out of something, or None for what is an error of ours."""
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+        where = f"{error.filename} cannot be written" if error.filename else "A file cannot be written"
+        return f"{where}: {error.strerror}. Free space, or choose another folder. What was saved is kept."
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return "Memory ran out. Use a smaller --batch-size. What was saved is kept."
+    return None
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(CounterfactualOptions, arguments, "counterfactual", DESCRIPTION)
     import torch
 
-    from latentdrift.cli.folders import write_table
+    from latentdrift.cli.folders import write_json, write_table
     from latentdrift.cli.models import open_model
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual import make_counterfactuals
@@ -96,9 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     thresholds = ((result.reconstruction - result.source).abs().mean(1) / 2).numpy()
     for index, (file, name) in enumerate(zip(files, names, strict=True)):
         facts = {"source": before, "target": after, "model": options.model, "drift": options.drift}
-        write_png(
-            options.out / f"{name}.png", result.counterfactual[index], gray=card.gray, text=facts, synthetic=True
-        )
+        write_png(options.out / f"{name}.png", result.counterfactual[index], gray=card.gray, text=facts, synthetic=True)
         write_png(options.out / f"{name}-source.png", result.source[index], gray=card.gray)
         map_ = signed_difference(result.source[index], result.counterfactual[index], threshold=thresholds[index])
         write_png(options.out / f"{name}-difference.png", map_, text=facts, synthetic=True)
@@ -124,14 +121,15 @@ def main(arguments: Sequence[str]) -> int:
         title=f"{before} → {after}",
         threshold=list(thresholds[:shown]),
     )
-    settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    facts = {"settings": settings, "captions": {"source": before, "target": after}, "images": rows, "warnings": warnings}
-    (options.out / "result.json").write_text(json.dumps(facts, indent=2, default=str) + "\n")
+    captions = {"source": before, "target": after}
+    record = {"settings": dataclasses.asdict(options), "captions": captions, "images": rows, "warnings": warnings}
+    write_json(options.out / "result.json", record)
+    psnr, levels = float(result.round_trip_psnr.mean()), float(result.round_trip_l1.mean())
     print_result(
         {
             "folder": options.out,
             "overview": overview,
-            "round trip": f"{float(result.round_trip_psnr.mean()):.1f} dB, {float(result.round_trip_l1.mean()):.2f} levels",
+            "round trip": f"{psnr:.1f} dB, {levels:.2f} levels of 255",
             "effect": f"{float(result.effect.abs().mean() * 127.5):.2f} levels of 255 changed on average",
             "warnings": warnings,
         },

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentdrift.cli.options import parse_options
 from latentdrift.cli.show import print_result, progress
+
+if TYPE_CHECKING:
+    from latentdrift.data import Cohort
 
 DESCRIPTION = """Compare a folder of images with another: FID, KID, background and tint, with confidence intervals."""
 
@@ -21,7 +25,7 @@ class EvaluateOptions:
     synthetic: Path
     """Folder of synthetic images, such as `latentdrift generate` makes."""
     run: Path | None = None
-    """Run folder of `latentdrift finetune` on the real folder: only images of one part of its split are compared with."""
+    """Run folder of `latentdrift finetune` on the real folder: compare with one part of its split only."""
     part: str = "test"
     """Part of the split: test was never trained on."""
     where: tuple[str, ...] = ()
@@ -98,8 +102,13 @@ def attribute(word: str) -> tuple[str, str | float]:
     return name, int(number) if number.is_integer() else number
 
 
-def part_of(cohort, run: Path, part: str):  # type: ignore[no-untyped-def]
-    """Return the records of one part of a run's split."""
+def part_of(cohort: Cohort, run: Path, part: str) -> Cohort:
+    """Return the records of one part of a run's split.
+
+    Raises:
+        DataError: no run folder, or one of another cohort.
+        UnknownNameError: no such part.
+    """
     import pandas as pd
 
     from latentdrift.data import Cohort

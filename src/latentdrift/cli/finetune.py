@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from latentdrift.cli.options import parse_options, take_option
+from latentdrift.cli.options import parse_options, peek_option
 from latentdrift.cli.show import print_result, progress
 from latentdrift.finetune.config import TrainingConfig
 
@@ -38,11 +38,15 @@ class FinetuneOptions:
     template: str | None = None
     """Caption template such as "a brain MRI slice, {stage}"; made from the attributes by default."""
     label: str | None = None
-    """What to call the class of class folders."""
+    """What to call the class of class folders; with a table, the column that is the class."""
+    columns: tuple[str, ...] = ()
+    """Attributes to use; by default those of --template, or all."""
+    missing: Literal["refuse", "drop", "keep"] = "refuse"
+    """What to do with images that lack an attribute: refuse the folder, drop them, or keep them without."""
     device: str | None = None
     """cpu, cuda, mps; a GPU by default where there is one."""
     cache: Path | None = None
-    """Folder for cached latents; .latents beside the run folder by default. They derive from the images: treat alike."""
+    """Folder for cached latents; .latents beside the run folder by default. Treat them as the images they come from."""
     json: bool = False
     """Print the result as JSON."""
     quiet: bool = False
@@ -54,9 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     from latentdrift.finetune.method import finetune_method
 
-    _, name = take_option(arguments, "--method")
-    helping = "-h" in arguments or "--help" in arguments
-    settings = finetune_method.get(name or FinetuneOptions.method).config_class
+    settings = finetune_method.get(peek_option(arguments, "method", FinetuneOptions.method)).config_class
     options_class = dataclasses.make_dataclass(
         "FinetuneOptions",
         [("settings", settings, field(default_factory=settings))],
@@ -65,13 +67,13 @@ def main(arguments: Sequence[str]) -> int:
         kw_only=True,
     )
     options: Any = parse_options(options_class, arguments, "finetune", DESCRIPTION)
-    if helping:
-        return 0
     from latentdrift.data import Cohort
     from latentdrift.finetune import finetune_model
 
     with progress(options.quiet) as tell:
-        cohort = Cohort.open(options.data, label=options.label)
+        cohort = Cohort.open(
+            options.data, label=options.label, columns=needed_columns(options), missing=options.missing
+        )
         model = finetune_model(
             cohort,
             options.out,
@@ -100,3 +102,15 @@ def main(arguments: Sequence[str]) -> int:
         options.json,
     )
     return 0
+
+
+def needed_columns(options: FinetuneOptions) -> list[str] | None:
+    """Return the attributes that training will use, or None for all: values missing elsewhere do not matter."""
+    from latentdrift.data import PromptTemplate
+
+    names = list(options.columns)
+    if options.template is not None:
+        names += PromptTemplate(options.template).attribute_names
+    if not names:
+        return None
+    return list(dict.fromkeys([*names, *([options.training.balance] if options.training.balance else [])]))

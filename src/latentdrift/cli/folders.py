@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,26 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """
     import pandas as pd
 
-    partial = path.with_suffix(".partial")
+    write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    return path
+
+
+def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
+    """Write facts as JSON, whole or not at all; errors as `write_table`."""
+    write_text(path, json.dumps(facts, indent=2, default=str) + "\n")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; errors as `write_table`."""
+    partial = path.with_name(path.name + ".partial")
     try:
-        pd.DataFrame(rows).to_csv(partial, index=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error.strerror}. Free space or choose another --out.") from error
-    return path
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be written: {reason}. Free space or choose another --out.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()

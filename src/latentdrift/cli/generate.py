@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,23 +52,24 @@ class GenerateOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     options = parse_options(GenerateOptions, arguments, "generate", DESCRIPTION)
-    from latentdrift.cli.folders import write_table
+    from latentdrift.cli.folders import write_json, write_table
     from latentdrift.cli.models import open_model
-    from latentdrift.cli.wishes import all_combinations, parse_attributes, require_card
+    from latentdrift.cli.wishes import Attributes, all_combinations, parse_attributes, require_card
     from latentdrift.data import PromptTemplate, write_png
     from latentdrift.errors import ConfigurationError
     from latentdrift.generate import generate_images, use_sampler
 
-    if options.count < 1:
-        raise ConfigurationError(f"--count is {options.count}; at least 1 is needed.")
+    for flag in ("count", "batch_size", "steps"):
+        if getattr(options, flag) < 1:
+            raise ConfigurationError(f"--{flag.replace('_', '-')} is {getattr(options, flag)}; at least 1 is needed.")
+    if options.prompt and options.attributes:
+        raise ConfigurationError("Give --prompt or --attributes, not both.")
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     if options.sampler is not None:
         use_sampler(pipeline, options.sampler)
     card = pipeline.latentdrift_card
-    if options.prompt and options.attributes:
-        raise ConfigurationError("Give --prompt or --attributes, not both.")
     if options.prompt:
-        wishes = [(prompt, {}) for prompt in options.prompt]
+        wishes: list[tuple[str, Attributes]] = [(prompt, {}) for prompt in options.prompt]
     else:
         card = require_card(card, options.model, "--prompt")
         combinations = all_combinations(card, parse_attributes(options.attributes, card, "--attributes"))
@@ -97,8 +98,8 @@ def main(arguments: Sequence[str]) -> int:
                 rows.append({"file_name": name, **wish, "prompt": prompt, "seed": seed})
             write_table(options.out / "metadata.csv", rows)
             tell("images", min(start + options.batch_size, options.count), options.count)
-    facts = {"images": options.count, "folder": options.out, "table": options.out / "metadata.csv", "warnings": warnings}
-    settings = {name: getattr(options, name) for name in options.__dataclass_fields__}
-    (options.out / "generate.json").write_text(json.dumps(settings, indent=2, default=str) + "\n")
-    print_result(facts, options.json)
+    write_json(options.out / "generate.json", {"settings": dataclasses.asdict(options), "warnings": warnings})
+    table = options.out / "metadata.csv"
+    result = {"images": options.count, "folder": options.out, "table": table, "warnings": warnings}
+    print_result(result, options.json)
     return 0

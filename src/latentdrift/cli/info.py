@@ -35,15 +35,16 @@ def describe_installation() -> dict[str, object]:
 
     from latentdrift.evaluate import feature_extractor, resolve_extractor
     from latentdrift.finetune import finetune_method
-    from latentdrift.finetune.run import package_versions
+    from latentdrift.finetune.folder import package_versions
     from latentdrift.generate import SAMPLERS
     from latentdrift.models import EMBEDDED
     from latentdrift.models.loading import default_device
 
+    memory = psutil.virtual_memory()
     return {
         **package_versions(),
         "device": str(default_device()),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB, {psutil.virtual_memory().available / 2**30:.1f} free",
+        "memory": f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} free",
         "models": ", ".join(EMBEDDED) + ", or a folder or hub id of Stable Diffusion",
         "methods": ", ".join(finetune_method.names()),
         "drift rules": "start, forward, paper, matched",
@@ -82,6 +83,6 @@ def describe_model(name: str) -> dict[str, object]:
             "template": card.template,
             **{f"attribute {key}": ", ".join(map(str, values)) for key, values in card.attributes.items()},
             **{f"data {key}": value for key, value in card.data.items()},
-            **{key: value for key, value in card.notes.items()},
+            **card.notes,
         }
     return facts

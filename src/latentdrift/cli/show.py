@@ -12,7 +12,8 @@ from typing import Any, Protocol
 class Tell(Protocol):
     """Called with what is being done, how much of it is done, and how much there is."""
 
-    def __call__(self, what: str, done: int, total: int) -> None: ...
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show it."""
 
 
 @contextmanager
@@ -22,7 +23,14 @@ def progress(quiet: bool = False) -> Iterator[Tell]:
         yield lambda what, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     columns = (
@@ -55,6 +63,7 @@ def print_result(facts: Mapping[str, Any], as_json: bool) -> None:
         json.dump(facts, sys.stdout, indent=2, default=str)
         print()
         return
+    facts = {name: value for name, value in facts.items() if not isinstance(value, list | tuple) or value}
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
         if isinstance(value, list | tuple):

@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentdrift.errors import ConfigurationError
-from latentdrift.generate import decode_latents, denoise, encode_images, invert_latents, steps_of_strength
+from latentdrift.generate import (
+    decode_latents,
+    denoise,
+    encode_images,
+    invert_latents,
+    scheduler_like,
+    steps_of_strength,
+)
 from latentdrift.generate.images import Progress
+from latentdrift.generate.loop import check_steps
 from latentdrift.models import encode_prompts
 
 if TYPE_CHECKING:
@@ -84,24 +92,18 @@ def make_counterfactuals(
         ConfigurationError: numbers of images and captions differ, or a setting is out of range.
         DataError: a caption longer than the tokenizer takes.
     """
-    check_arguments(pipeline, images, source_captions, target_captions, strength)
+    check_arguments(pipeline, images, source_captions, target_captions, steps, strength, batch_size)
     from diffusers import DDIMScheduler
-
-    from latentdrift.drift import drift_of, remove
 
     source = encode_prompts(pipeline, source_captions, images.shape[-1])
     target = encode_prompts(pipeline, target_captions, images.shape[-1])
-    scheduler = DDIMScheduler.from_config(remove(pipeline.scheduler).config)
-    drift = drift_of(pipeline.scheduler)
-    if drift is not None:
-        scheduler = drift.apply(scheduler)
-    edited, rebuilt = [], []
+    scheduler = scheduler_like(pipeline.scheduler, DDIMScheduler)
+    edited: list[torch.Tensor] = []
+    rebuilt: list[torch.Tensor] = []
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         latents = encode_images(pipeline, images[part], batch_size)
-        noise = invert_latents(
-            pipeline, latents, source[part], steps=steps, strength=strength, batch_size=batch_size
-        )
+        noise = invert_latents(pipeline, latents, source[part], steps=steps, strength=strength, batch_size=batch_size)
         for output, wanted, scale in ((edited, target, guidance), (rebuilt, source, 1.0)):
             scheduler.set_timesteps(steps, device=latents.device)
             down = denoise(
@@ -134,7 +136,9 @@ def check_arguments(
     images: torch.Tensor,
     source_captions: Sequence[str],
     target_captions: Sequence[str],
+    steps: int,
     strength: float,
+    batch_size: int,
 ) -> None:
     """Raise ConfigurationError for what cannot be edited."""
     if not len(images) == len(source_captions) == len(target_captions):
@@ -144,10 +148,17 @@ def check_arguments(
         )
     if images.ndim != 4 or images.shape[1] != 3:
         raise ConfigurationError(f"The images have shape {tuple(images.shape)}; (N, 3, H, W) is needed.")
+    if not len(images):
+        raise ConfigurationError("There is nothing to edit: the batch of images is empty.")
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size is {batch_size}; at least 1 is needed.")
+    check_steps(pipeline.scheduler, steps)
     if not torch.isfinite(images).all():
         raise ConfigurationError("The images hold NaN or infinite values; read them again with ImageTransform.read.")
     if not 0 < strength <= 1:
-        raise ConfigurationError(f"strength is {strength}; it is a part of the way to the noise, above 0 and at most 1.")
+        raise ConfigurationError(
+            f"strength is {strength}; it is a part of the way to the noise, above 0 and at most 1."
+        )
     if images.shape[-1] % pipeline.vae_scale_factor or images.shape[-2] % pipeline.vae_scale_factor:
         raise ConfigurationError(
             f"Images of {images.shape[-2]} x {images.shape[-1]} pixels do not fit: the sides must be multiples of "

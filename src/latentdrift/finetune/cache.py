@@ -10,7 +10,9 @@ of them has changed.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ import numpy as np
 import torch
 
 from latentdrift.errors import TrainingError
-from latentdrift.models.loading import pipeline_fingerprint
+from latentdrift.models import pipeline_fingerprint
 
 if TYPE_CHECKING:
     from latentdrift.data import Cohort, ImageTransform
@@ -28,7 +30,8 @@ class LatentCache:
     """Posterior mean and deviation of every image of a cohort.
 
     Args:
-        path: a .npy file of float32, (N, views, 2, C, h, w); the views are the image and, if asked for, its mirror image.
+        path: a .npy file of float32, (N, views, 2, C, h, w); the views are the image and, if asked for, its mirror
+            image.
         scaling_factor: the autoencoder's; drawn latents are multiplied by it.
         shift_factor: the autoencoder's; subtracted before scaling.
     """
@@ -87,17 +90,29 @@ class LatentCache:
             TrainingError: the disk is full; nothing half-written is left.
         """
         key = hashlib.sha256()
-        key.update(pipeline_fingerprint(vae).encode())
+        # The decoder has no part in a posterior: a model whose decoder alone differs shares the cache.
+        for part in ("encoder", "quant_conv"):
+            if getattr(vae, part, None) is not None:
+                key.update(pipeline_fingerprint(getattr(vae, part)).encode())
         key.update(f"{transform.fingerprint()} flip={flip}".encode())
         for record in cohort:
             key.update(record.content_hash().encode())
         path = folder / f"latents-{key.hexdigest()[:24]}.npy"
         scaling, shift = vae.config.scaling_factor, vae.config.shift_factor or 0.0
-        if not path.exists():
+        if is_whole(path, len(cohort)):
+            if progress is not None:
+                progress(len(cohort), len(cohort))
+        else:
             encode_cohort(cohort, transform, vae, path, flip, batch_size, progress)
-        elif progress is not None:
-            progress(len(cohort), len(cohort))
         return cls(path, scaling, shift)
+
+
+def is_whole(path: Path, count: int) -> bool:
+    """Tell whether `path` holds the latents of `count` samples."""
+    try:
+        return len(np.load(path, mmap_mode="r")) == count
+    except (OSError, ValueError):
+        return False
 
 
 @torch.no_grad()
@@ -111,28 +126,28 @@ def encode_cohort(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Write the posteriors of a cohort to `path`, whole or not at all."""
-    partial = path.with_suffix(".partial")
+    # Two runs on the same cohort may encode it at the same time.
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows: np.memmap | None = None
-        for start in range(0, len(cohort), batch_size):
-            images = torch.stack([transform.read(record.image) for record in cohort[start : start + batch_size]])
-            views = [images, images.flip(-1)] if flip else [images]
-            posteriors = [vae.encode(view.to(vae.device, vae.dtype)).latent_dist for view in views]
-            block = torch.stack([torch.stack([p.mean, p.std], 1) for p in posteriors], 1).float().cpu().numpy()
-            if rows is None:
-                shape = (len(cohort), *block.shape[1:])
-                rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-            rows[start : start + len(block)] = block
-            if progress is not None:
-                progress(start + len(block), len(cohort))
-        if rows is None:
-            raise TrainingError("There is nothing to train on: the cohort is empty.")
-        rows.flush()
+        with partial.open("wb") as file:
+            for start in range(0, len(cohort), batch_size):
+                images = torch.stack([transform.read(record.image) for record in cohort[start : start + batch_size]])
+                views = [images, images.flip(-1)] if flip else [images]
+                posteriors = [vae.encode(view.to(vae.device, vae.dtype)).latent_dist for view in views]
+                block = torch.stack([torch.stack([p.mean, p.std], 1) for p in posteriors], 1).float().cpu().numpy()
+                if start == 0:
+                    header = {"descr": "<f4", "fortran_order": False, "shape": (len(cohort), *block.shape[1:])}
+                    np.lib.format.write_array_header_1_0(file, header)
+                # Written, not mapped: writing to a mapped file on a full disk kills the process without a word.
+                file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
+                if progress is not None:
+                    progress(start + len(images), len(cohort))
         partial.replace(path)
     except OSError as error:
         raise TrainingError(
             f"The latents cannot be kept in {path.parent}: {error}. Free space, or choose another --cache folder."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

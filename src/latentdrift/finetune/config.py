@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
-from latentdrift.errors import ConfigurationError
+from latentdrift.errors import ConfigurationError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,12 @@ class TrainingConfig:
         for name in ("ema_decay", "drop_captions"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        if not self.learning_rate > 0:
-            raise ConfigurationError(f"learning_rate is {self.learning_rate}; it must be above 0.")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise ConfigurationError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
+        hints = get_type_hints(type(self))
+        for name in ("lr_schedule", "mixed_precision"):
+            if getattr(self, name) not in get_args(hints[name]):
+                raise UnknownNameError(name, str(getattr(self, name)), get_args(hints[name]))

@@ -30,7 +30,8 @@ def choose_drift(
         wish: "none", "auto" (moment matching; also "auto-map", "auto-vector", "auto-scalar"), a number, numbers with
             commas (one a latent channel), a folder or file with a saved drift, or a LatentDrift.
         rule: where a drift given as a number or as "auto" acts.
-        means: the cohort's scaled latents in batches (B, C, h, w), asked for only by "auto"; None where there is no cohort.
+        means: the cohort's scaled latents in batches (B, C, h, w), asked for only by "auto"; None where there is no
+            cohort.
         scheduler: the undrifted scheduler.
         steps: sampling steps that an automatic drift of a rule that acts in training is resolved for.
 
@@ -45,8 +46,8 @@ def choose_drift(
     if text in AUTO_KINDS:
         if means is None:
             raise DriftError(
-                f"The drift {text!r} is estimated from a cohort when a model is fine-tuned; here the model's own is saved "
-                "with it. Give saved, none, a number, or a model folder whose drift is to be used."
+                f"The drift {text!r} is estimated from a cohort when a model is fine-tuned; here the model's own is "
+                "saved with it. Give saved, none, a number, or a model folder whose drift is to be used."
             )
         moments = LatentMoments.accumulate(means(), kind=AUTO_KINDS[text])
         if rule == "start":
@@ -55,8 +56,7 @@ def choose_drift(
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        path = Path(text).expanduser()
-        drift = load_drift(path if path.is_dir() else path.parent) if path.exists() else None
+        drift = saved_drift(Path(text).expanduser())
         if drift is None:
             raise DriftError(
                 f"The drift {text!r} is not understood. Give none, {', '.join(AUTO_KINDS)}, a number such as 0.07, one "
@@ -64,3 +64,9 @@ def choose_drift(
             ) from None
         return drift
     return LatentDrift(numbers[0] if len(numbers) == 1 else numbers, rule=rule)
+
+
+def saved_drift(path: Path) -> LatentDrift | None:
+    """Return the drift of a model folder, of a run folder or of a latent_drift.json; None where there is none."""
+    folders = (path, path / "model") if path.is_dir() else (path.parent,) if path.is_file() else ()
+    return next((drift for folder in folders if (drift := load_drift(folder)) is not None), None)

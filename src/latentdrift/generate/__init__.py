@@ -3,7 +3,7 @@
 from latentdrift.generate.images import decode_latents, encode_images, generate_images
 from latentdrift.generate.inversion import inverse_scheduler, invert_images, invert_latents, steps_of_strength
 from latentdrift.generate.loop import denoise, image_generators, start_noise
-from latentdrift.generate.samplers import SAMPLERS, use_sampler
+from latentdrift.generate.samplers import SAMPLERS, scheduler_like, use_sampler
 
 __all__ = [
     "SAMPLERS",
@@ -15,6 +15,7 @@ __all__ = [
     "inverse_scheduler",
     "invert_images",
     "invert_latents",
+    "scheduler_like",
     "start_noise",
     "steps_of_strength",
     "use_sampler",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentdrift.errors import ConfigurationError
-from latentdrift.generate.loop import StepCallback, denoise, image_generators, start_noise
+from latentdrift.generate.loop import StepCallback, check_steps, denoise, image_generators, start_noise
 from latentdrift.models import encode_prompts
 
 if TYPE_CHECKING:
@@ -65,20 +65,24 @@ def generate_images(
         negative: the prompt that guidance moves away from.
         batch_size: images at once.
         size: side in pixels, a multiple of the autoencoder's factor; the model's own by default.
+        on_step: called with the number of steps done and the latents (B, C, h, w) after each.
+        progress: called with the number of images finished since the last call.
 
     Raises:
-        ConfigurationError: as many seeds as prompts are needed; steps below 1; a size that is no multiple.
+        ConfigurationError: numbers of prompts and seeds that differ; steps or batch size below 1; a size that does not
+            fit; more steps than the model was trained with.
         DataError: a prompt longer than the tokenizer takes.
     """
     if len(prompts) != len(seeds):
         raise ConfigurationError(f"{len(prompts)} prompts and {len(seeds)} seeds: give one seed an image.")
     if not prompts:
         raise ConfigurationError("There is nothing to generate: the list of prompts is empty.")
-    if steps < 1:
-        raise ConfigurationError(f"steps is {steps}; at least 1 is needed.")
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size is {batch_size}; at least 1 is needed.")
+    check_steps(pipeline.scheduler, steps)
     unet, factor = pipeline.unet, pipeline.vae_scale_factor
-    size = size or unet.config.sample_size * factor
-    if size % factor:
+    size = unet.config.sample_size * factor if size is None else size
+    if size < factor or size % factor:
         raise ConfigurationError(f"An image of {size} pixels does not fit: the side must be a multiple of {factor}.")
     shape = (unet.config.in_channels, size // factor, size // factor)
     conditioning = encode_prompts(pipeline, prompts, size)

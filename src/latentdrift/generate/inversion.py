@@ -1,4 +1,4 @@
-"""Images → the noise they come from: DDIM inversion (Song et al., arXiv 2010.02502; Dhariwal & Nichol, arXiv 2105.05233)."""
+"""Images → the noise they come from: DDIM inversion (Song et al., arXiv 2010.02502, Dhariwal & Nichol, 2105.05233)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 
 from latentdrift.errors import ConfigurationError
 from latentdrift.generate.images import encode_images
-from latentdrift.generate.loop import StepCallback, denoise
+from latentdrift.generate.loop import StepCallback, check_steps, denoise
+from latentdrift.generate.samplers import scheduler_like
 from latentdrift.models import Conditioning, encode_prompts
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ def inverse_scheduler(scheduler: Any) -> Any:
     """Return the DDIM inverse of a scheduler, with its noise schedule, spacing and drift."""
     from diffusers import DDIMInverseScheduler
 
-    from latentdrift.drift import drift_of, remove
-
-    inverse = DDIMInverseScheduler.from_config(remove(scheduler).config)
-    drift = drift_of(scheduler)
-    return inverse if drift is None else drift.apply(inverse)
+    return scheduler_like(scheduler, DDIMInverseScheduler)
 
 
 def steps_of_strength(steps: int, strength: float) -> int:
@@ -49,10 +46,9 @@ def invert_latents(
     is used on the way up: with guidance the way down does not lead back.
 
     Raises:
-        ConfigurationError: steps below 1.
+        ConfigurationError: steps below 1, or more than the model was trained with.
     """
-    if steps < 1:
-        raise ConfigurationError(f"steps is {steps}; at least 1 is needed.")
+    check_steps(pipeline.scheduler, steps)
     inverse = inverse_scheduler(pipeline.scheduler)
     parts = []
     for start in range(0, len(latents), batch_size):

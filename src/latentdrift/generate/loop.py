@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from latentdrift.errors import LatentDriftError
+from latentdrift.errors import ConfigurationError, LatentDriftError
 from latentdrift.models.text import Conditioning
 
 StepCallback = Callable[[int, torch.Tensor], None]
@@ -28,6 +28,13 @@ def start_noise(
     """Return standard normal latents (B, C, h, w), one generator an image."""
     noise = [torch.randn(shape, generator=generator) for generator in generators]
     return torch.stack(noise).to(device=device, dtype=dtype)
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Raise ConfigurationError unless a scheduler can be set to `steps` steps."""
+    most = scheduler.config.num_train_timesteps
+    if not 1 <= steps <= most:
+        raise ConfigurationError(f"steps is {steps}; give a number from 1 to {most}.")
 
 
 @torch.no_grad()
@@ -57,14 +64,18 @@ def denoise(
         on_step: called with the number of steps done and the latents after each.
 
     Raises:
-        LatentDriftError: the latents are no longer finite; the message tells the step.
+        ConfigurationError: guidance without anything to move away from.
+        LatentDriftError: the latents are no longer finite; the message tells how many images.
     """
     accepted = inspect.signature(scheduler.step).parameters
     extra: dict[str, Any] = {}
     if "generator" in accepted and generators is not None:
         extra["generator"] = list(generators)
-    guided = guidance != 1.0 and unconditional is not None
-    both = Conditioning.stack([unconditional, conditioning]) if guided and unconditional is not None else conditioning
+    guided, both = guidance != 1.0, conditioning
+    if guided:
+        if unconditional is None:
+            raise ConfigurationError(f"guidance is {guidance}, but there is nothing to move away from; give 1.")
+        both = Conditioning.stack([unconditional, conditioning])
     arguments = both.unet_arguments()
     timesteps = scheduler.timesteps if timesteps is None else timesteps
     for count, timestep in enumerate(timesteps):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from latentdrift.errors import UnknownNameError
 
@@ -22,6 +23,23 @@ SAMPLERS = {
 """Short names of diffusers' schedulers."""
 
 
+def scheduler_like(scheduler: Any, kind: type) -> Any:
+    """Return a scheduler of class `kind` with the noise schedule, spacing and drift of another.
+
+    Classes differ in their defaults: a sample is clipped to [-1, 1] by DDIM unless told otherwise, which is for pixels
+    and would cut latents. It is therefore off where the other scheduler does not ask for it.
+    """
+    from latentdrift.drift import drift_of, remove
+
+    config = remove(scheduler).config
+    extra = {}
+    if "clip_sample" in inspect.signature(kind.__init__).parameters:  # type: ignore[misc]
+        extra["clip_sample"] = "clip_sample" in config and bool(config["clip_sample"])
+    made = kind.from_config(config, **extra)  # type: ignore[attr-defined]
+    drift = drift_of(scheduler)
+    return made if drift is None else drift.apply(made)
+
+
 def use_sampler(pipeline: DiffusionPipeline, name: str) -> None:
     """Give the pipeline another sampler with the same noise schedule and the same drift.
 
@@ -30,12 +48,6 @@ def use_sampler(pipeline: DiffusionPipeline, name: str) -> None:
     """
     import diffusers
 
-    from latentdrift.drift import drift_of, remove
-
     if name not in SAMPLERS:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    drift = drift_of(pipeline.scheduler)
-    plain = remove(pipeline.scheduler)
-    pipeline.scheduler = getattr(diffusers, SAMPLERS[name]).from_config(plain.config)
-    if drift is not None:
-        drift.attach(pipeline)
+    pipeline.scheduler = scheduler_like(pipeline.scheduler, getattr(diffusers, SAMPLERS[name]))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.errors import ModelError
-from latentdrift.models.card import CARD_FILE, ModelCard, read_model_card, write_model_card
+from latentdrift.errors import ConfigurationError, ModelError
+from latentdrift.models.card import read_model_card
+from latentdrift.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,8 @@ def model_folder(name_or_path: str | Path) -> Path | None:
             return folder
     raise ModelError(
         f"{path} holds no model: there is no model_index.json in it, nor in its folder 'model'. Give a folder written "
-        "by save_pretrained, a run folder of `latentdrift finetune` that has finished, or one of: " + ", ".join(EMBEDDED)
+        "by save_pretrained, a run folder of `latentdrift finetune` that has finished, or one of: "
+        + ", ".join(EMBEDDED)
     )
 
 
@@ -49,7 +50,7 @@ def load_pipeline(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-    drift: LatentDrift | None | str = "saved",
+    drift: LatentDrift | str | None = "saved",
 ) -> DiffusionPipeline:
     """Return a Stable Diffusion pipeline under its drift.
 
@@ -65,53 +66,46 @@ def load_pipeline(
 
     Raises:
         ModelError: not found, damaged, or of an architecture this package does not drive.
+        ConfigurationError: a device that this machine has not.
+        DriftError: a saved drift that is damaged.
     """
-    import warnings
-
     import torch
     from diffusers import DiffusionPipeline, UNet2DConditionModel
-    from diffusers.utils import logging as diffusers_logging
 
-    from latentdrift.drift import DriftMismatchWarning, check_drift, load_drift
+    from latentdrift.drift import DriftMismatchWarning, check_drift, drift_of, load_drift, remove, with_drift
 
-    device = torch.device(device) if device is not None else default_device()
+    if isinstance(drift, str) and drift != "saved":
+        raise ConfigurationError(f"drift is {drift!r}; give 'saved', None or a LatentDrift.")
+    device = usable_device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     folder = model_folder(name_or_path)
-    extra: dict[str, Any] = {}
     source: str | Path = folder if folder is not None else str(name_or_path)
+    extra: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     if folder is not None:
-        check_architecture(folder)
-        if folder == WEIGHTS / "tiny-brain":
-            extra["unet"] = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype)
-            source = WEIGHTS / "tiny"
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+        if check_architecture(folder) == "StableDiffusionXLPipeline":
+            extra = {}
+        card, trained = read_model_card(folder), load_drift(folder)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            source, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False, **extra
-        )
-    except TypeError:
-        pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, **extra)
+        with quiet_libraries():
+            if folder is not None and folder == WEIGHTS / "tiny-brain":
+                extra["unet"] = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype)
+                source = WEIGHTS / "tiny"
+            pipeline = DiffusionPipeline.from_pretrained(source, torch_dtype=dtype, **extra)
     except Exception as error:
         raise ModelError(explain_failure(name_or_path, folder, error)) from error
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
     if type(pipeline).__name__ not in SUPPORTED:
         raise ModelError(unsupported(name_or_path, type(pipeline).__name__))
+    if folder is None:
+        # A model of the hub brings its drift, if any, in the scheduler's configuration.
+        card, trained = None, drift_of(with_drift(pipeline))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
-    pipeline.latentdrift_card = read_model_card(folder) if folder is not None else None
-    trained = load_drift(folder) if folder is not None else None
-    if drift == "saved":
-        chosen = trained
-    else:
-        chosen = drift  # type: ignore[assignment]
-        message = check_drift(trained, chosen)
-        if message is not None:
-            warnings.warn(message, DriftMismatchWarning, stacklevel=2)
-    if chosen is not None:
-        chosen.attach(pipeline)
-    return pipeline
+    pipeline.latentdrift_card = card
+    chosen = trained if isinstance(drift, str) else drift
+    message = check_drift(trained, chosen)
+    if message is not None:
+        warnings.warn(message, DriftMismatchWarning, stacklevel=2)
+    return remove(pipeline) if chosen is None else chosen.attach(pipeline)
 
 
 def default_device() -> torch.device:
@@ -125,14 +119,40 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def check_architecture(folder: Path) -> None:
-    """Raise ModelError unless `folder` holds a pipeline this package drives, before anything large is read."""
+def usable_device(wish: str | torch.device | None) -> torch.device:
+    """Return the wanted device, or the default one.
+
+    Raises:
+        ConfigurationError: no such device, or not on this machine.
+    """
+    import torch
+
     try:
-        name = json.loads((folder / "model_index.json").read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / 'model_index.json'} is damaged ({error!r}). Download or save the model again.") from error
+        device = default_device() if wish is None else torch.device(wish)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"The device {str(wish)!r} cannot be used here: {str(error).splitlines()[0]}. Give cpu, or leave it out."
+        ) from error
+    return device
+
+
+def check_architecture(folder: Path) -> str:
+    """Return the class of a folder's pipeline, before anything large is read.
+
+    Raises:
+        ModelError: model_index.json is missing or damaged, or names a pipeline this package does not drive.
+    """
+    path = folder / "model_index.json"
+    if not path.is_file() and folder.parent == WEIGHTS:
+        raise ModelError(f"The embedded model {folder.name!r} did not come with this installation. Install it again.")
+    try:
+        name = str(json.loads(path.read_text())["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged ({error!r}). Download or save the model again.") from error
     if name not in SUPPORTED:
         raise ModelError(unsupported(folder, name))
+    return name
 
 
 def unsupported(name: str | Path, class_name: str) -> str:
@@ -146,54 +166,10 @@ def explain_failure(name: str | Path, folder: Path | None, error: Exception) -> 
     if folder is not None:
         return f"{folder} cannot be loaded: {error}. If a file in it is missing or cut short, save the model again."
     return (
-        f"There is no model {str(name)!r}: it is no folder here, none of {', '.join(EMBEDDED)}, and it cannot be had from "
-        f"the hub ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no details'}). "
+        f"There is no model {str(name)!r}: it is no folder here, none of {', '.join(EMBEDDED)}, and it cannot be had "
+        f"from the hub ({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no details'}). "
         "Check the spelling and the network, or download it and give its folder."
     )
 
 
-def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: ModelCard | None = None) -> Path:
-    """Save a pipeline, its drift and its card as one diffusers folder, whole or not at all; return the folder.
-
-    A plain `DiffusionPipeline.from_pretrained(folder)` loads it without the drift.
-
-    Raises:
-        ModelError: the disk is full or not writable; what `folder` held before is untouched.
-    """
-    from latentdrift.drift import drift_of, save_drift
-
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        pipeline.save_pretrained(partial)
-        drift = drift_of(pipeline.scheduler)
-        if drift is not None:
-            save_drift(partial, drift)
-        if card is not None:
-            write_model_card(partial, card)
-        if folder.exists():
-            former = folder.with_name(folder.name + ".former")
-            shutil.rmtree(former, ignore_errors=True)
-            folder.rename(former)
-            partial.rename(folder)
-            shutil.rmtree(former)
-        else:
-            partial.rename(folder)
-    except Exception as error:
-        # safetensors reports a full disk as an error of its own, not as OSError.
-        shutil.rmtree(partial, ignore_errors=True)
-        raise ModelError(f"{folder} cannot be written: {error}. Free space or choose another place.") from error
-    return folder
-
-
-def pipeline_fingerprint(module: torch.nn.Module) -> str:
-    """Return 16 hexadecimal digits over a module's weights and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).float().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-__all__ = ["CARD_FILE", "EMBEDDED", "WEIGHTS", "default_device", "load_pipeline", "model_folder", "save_pipeline"]
+__all__ = ["EMBEDDED", "WEIGHTS", "check_architecture", "default_device", "load_pipeline", "model_folder"]

@@ -30,18 +30,24 @@ class Conditioning:
         return len(self.hidden)
 
     def __getitem__(self, index: Any) -> Conditioning:
-        return Conditioning(*(None if t is None else t[index] for t in (self.hidden, self.pooled, self.times)))
+        pooled, times = (None if t is None else t[index] for t in (self.pooled, self.times))
+        return Conditioning(self.hidden[index], pooled, times)
 
     def to(self, device: torch.device | str) -> Conditioning:
         """Return the same on another device."""
-        return Conditioning(*(None if t is None else t.to(device) for t in (self.hidden, self.pooled, self.times)))
+        pooled, times = (None if t is None else t.to(device) for t in (self.pooled, self.times))
+        return Conditioning(self.hidden.to(device), pooled, times)
 
     @classmethod
     def stack(cls, parts: Sequence[Conditioning]) -> Conditioning:
         """Return several conditionings, one after the other, as one batch."""
-        columns = [(p.hidden, p.pooled, p.times) for p in parts]
-        joined = [None if column[0] is None else torch.cat(column) for column in zip(*columns, strict=True)]
-        return cls(*joined)
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        times = [part.times for part in parts if part.times is not None]
+        return cls(
+            torch.cat([part.hidden for part in parts]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat(times) if times else None,
+        )
 
     def unet_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `UNet2DConditionModel.forward`."""
@@ -57,7 +63,8 @@ def encode_prompts(pipeline: DiffusionPipeline, prompts: Sequence[str], size: in
 
     Args:
         pipeline: a Stable Diffusion pipeline.
-        prompts: one prompt an image; "" is the unconditional one.
+        prompts: one prompt an image; "" is the unconditional one, which Stable Diffusion XL has as zeros if its
+            configuration says so.
         size: side of the images in pixels, which Stable Diffusion XL is told; the model's own by default.
 
     Raises:
@@ -74,8 +81,13 @@ def encode_prompts(pipeline: DiffusionPipeline, prompts: Sequence[str], size: in
         hidden, _, pooled, _ = pipeline.encode_prompt(
             distinct, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
+        if pipeline.config.get("force_zeros_for_empty_prompt") and "" in distinct:
+            empty = distinct.index("")
+            hidden[empty], pooled[empty] = 0.0, 0.0
         size = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        times = torch.tensor([[size, size, 0, 0, size, size]], device=device, dtype=hidden.dtype).repeat(len(prompts), 1)
+        times = torch.tensor([[size, size, 0, 0, size, size]], device=device, dtype=hidden.dtype).repeat(
+            len(prompts), 1
+        )
     else:
         hidden, _ = pipeline.encode_prompt(distinct, device, 1, False)
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=device)

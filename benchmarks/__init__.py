@@ -1,0 +1,1 @@
+"""Speed measured side by side: run by hand, never by the tests. See README.md here."""

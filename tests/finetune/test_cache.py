@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdrift.data import Cohort, ImageTransform
+from latentdrift.errors import DataError, TrainingError
+from latentdrift.finetune import LatentCache
+from tests.conftest import build_vae
+
+TRANSFORM = ImageTransform(size=32)
+
+
+class CountingEncoder:
+    """An autoencoder that counts the images it is given."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae, self.images = vae, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vae, name)
+
+    def encode(self, images: torch.Tensor) -> Any:
+        self.images += len(images)
+        return self.vae.encode(images)
+
+
+@pytest.fixture
+def vae() -> CountingEncoder:
+    torch.manual_seed(0)
+    return CountingEncoder(build_vae())
+
+
+@pytest.fixture
+def folder(toy_cohort: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_cohort, tmp_path / "slices"))
+
+
+def build(folder: Path, vae: Any, **settings: Any) -> LatentCache:
+    settings = {"transform": TRANSFORM, **settings}
+    cohort = Cohort.open(folder)[:10]
+    return LatentCache.build(cohort, vae=vae, folder=folder.parent / "cache", batch_size=4, **settings)
+
+
+def posterior(vae: Any, folder: Path, index: int) -> Any:
+    image = TRANSFORM.read(Cohort.open(folder)[index].image)
+    with torch.no_grad():
+        return vae.vae.encode(image[None]).latent_dist
+
+
+def test_latents_are_drawn_from_the_samples_own_posterior(folder: Path, vae: CountingEncoder) -> None:
+    cache = build(folder, vae)
+    assert len(cache) == 10
+    assert cache.shape == (4, 8, 8)
+    own = posterior(vae, folder, 7)
+    drawn = cache.draw(torch.full((4000,), 7), torch.Generator().manual_seed(0)) / 0.9
+    assert (drawn[0] != drawn[1]).any()
+    z = (drawn.mean(0) - own.mean[0]) / own.std[0] * 4000**0.5
+    assert z.abs().max() < 5
+    assert torch.allclose(drawn.std(0), own.std[0], rtol=0.1)
+
+
+def test_rows_belong_to_samples_and_draws_to_the_generator(folder: Path, vae: CountingEncoder) -> None:
+    cache = build(folder, vae)
+    means = torch.cat(list(cache.means(batch_size=3)))
+    for index in (0, 4, 9):
+        assert torch.allclose(means[index], posterior(vae, folder, index).mean[0] * 0.9, atol=1e-4)
+    first, again, other = (cache.draw(torch.tensor([3, 1]), torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    noise = torch.Generator().manual_seed(0)
+    torch.randint(1, (2,), generator=noise)
+    expected = means[[3, 1]] + 0.9 * torch.stack([posterior(vae, folder, i).std[0] for i in (3, 1)]) * torch.randn(
+        2, 4, 8, 8, generator=noise
+    )
+    assert torch.allclose(first, expected, atol=1e-4)
+
+
+def test_a_shift_is_taken_off_before_scaling(folder: Path, vae: CountingEncoder) -> None:
+    plain = build(folder, vae)
+    shifted = LatentCache(plain.path, 0.5, 0.25)
+    pairs = zip(plain.means(), shifted.means(), strict=True)
+    assert all(torch.allclose((a / 0.9 - 0.25) * 0.5, b, atol=1e-6) for a, b in pairs)
+
+
+def test_the_second_build_encodes_nothing(folder: Path, vae: CountingEncoder) -> None:
+    told: list[tuple[int, int]] = []
+    first = build(folder, vae, progress=lambda *done: told.append(done))
+    assert vae.images == 10
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    again = build(folder, vae, progress=lambda *done: told.append(done))
+    assert vae.images == 10
+    assert told[3:] == [(10, 10)]
+    assert again.path == first.path
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]
+
+
+def test_another_content_is_another_cache(folder: Path, vae: CountingEncoder) -> None:
+    paths = {build(folder, vae).path}
+    image = Cohort.open(folder)[2].image
+    pixels = np.asarray(Image.open(image)).copy()
+    pixels[16, 16] ^= 255
+    Image.fromarray(pixels).save(image)
+    paths.add(build(folder, vae).path)
+    paths.add(build(folder, vae, transform=ImageTransform(size=32, fit="crop")).path)
+    paths.add(build(folder, vae, flip=True).path)
+    with torch.no_grad():
+        vae.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-3
+    paths.add(build(folder, vae).path)
+    assert len(paths) == 5
+    assert vae.images == 10 * 6
+
+
+def test_mirror_images_are_drawn_as_often(folder: Path, vae: CountingEncoder) -> None:
+    cache = build(folder, vae, flip=True)
+    image = TRANSFORM.read(Cohort.open(folder)[5].image)
+    with torch.no_grad():
+        views = [vae.vae.encode(view[None]).latent_dist.mean[0] * 0.9 for view in (image, image.flip(-1))]
+    drawn = cache.draw(torch.full((400,), 5), torch.Generator().manual_seed(0))
+    closer = [(latent - views[0]).norm() < (latent - views[1]).norm() for latent in drawn]
+    assert (views[0] - views[1]).norm() > 0.1
+    assert 120 < sum(map(bool, closer)) < 280
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DataError("a damaged image"), OSError(28, "No space left")])
+def test_an_interrupted_build_leaves_nothing(
+    folder: Path, vae: CountingEncoder, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    encode = vae.encode
+
+    def fail(images: torch.Tensor) -> Any:
+        if vae.images >= 8:
+            raise error
+        return encode(images)
+
+    monkeypatch.setattr(vae, "encode", fail)
+    expected = TrainingError if isinstance(error, OSError) else error if isinstance(error, type) else type(error)
+    with pytest.raises(expected):
+        build(folder, vae)
+    assert list((folder.parent / "cache").iterdir()) == []
+    monkeypatch.undo()
+    assert len(build(folder, vae)) == 10
+
+
+def test_a_full_disk_is_explained(folder: Path, vae: CountingEncoder, tmp_path: Path) -> None:
+    (folder.parent / "cache").write_text("a file where the folder should be")
+    with pytest.raises(TrainingError, match=r"cannot be kept in .*cache: .* choose another --cache"):
+        build(folder, vae)
+
+
+def test_a_cache_cut_short_is_made_anew(folder: Path, vae: CountingEncoder) -> None:
+    path = build(folder, vae).path
+    path.write_bytes(path.read_bytes()[:-100])
+    assert len(build(folder, vae)) == 10
+    assert vae.images == 20
+
+
+def test_the_file_is_mapped_and_not_read(folder: Path, vae: CountingEncoder) -> None:
+    cache = build(folder, vae)
+    assert isinstance(cache._rows, np.memmap)
+    assert cache._rows.dtype == np.float32
+    assert cache.path.stat().st_size == 10 * 2 * 4 * 8 * 8 * 4 + 128
+    assert np.load(cache.path).shape == (10, 1, 2, 4, 8, 8)
