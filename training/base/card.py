@@ -124,5 +124,14 @@ def write_card(photographs: Path, out: Path, scans: dict[str, Path], count: int 
         means="; ".join(means),
     )
     (folder / "README.md").write_text(text)
+    forget_paths(folder)
     (folder / "reconstruction.json").write_text(json.dumps(figures, indent=2) + "\n")
     return folder / "README.md"
+
+
+def forget_paths(folder: Path) -> None:
+    """Take the folder a model was loaded from out of its configurations: it means nothing elsewhere."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")

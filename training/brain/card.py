@@ -22,6 +22,7 @@ from latentdrift.evaluate import evaluate_sets, load_extractor
 from latentdrift.generate import generate_images
 from latentdrift.models import load_pipeline, read_model_card, write_model_card
 from latentdrift.report import counterfactual_figure, image_grid
+from training.base.card import forget_paths
 
 STAGES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
 
@@ -129,6 +130,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     facts: dict[str, Any] = json.loads((run / "run.json").read_text())
     notes = dict(card.notes) | {"terms": "ODbL 1.0, Alzheimer's Dataset (4 class of images), derived from OASIS"}
     write_model_card(weights, dataclasses.replace(card, base="tiny", notes=notes))
+    forget_paths(weights)
     (weights / "README.md").write_text(
         CARD.format(
             train=len(parts["train"]),
