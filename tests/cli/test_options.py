@@ -56,23 +56,11 @@ TOML = 'data = "slices"\nwords = ["a", "b"]\ndrift = "-0.1,0.2"\nprecision = "no
 
 @pytest.mark.parametrize(("text", "name"), [(YAML, "settings.yaml"), (YAML, "settings.yml"), (TOML, "settings.toml")])
 def test_a_file_gives_what_flags_give(write, text: str, name: str) -> None:  # type: ignore[no-untyped-def]
-    flags = [
-        "--data",
-        "slices",
-        "--words",
-        "a",
-        "b",
-        "--drift=-0.1,0.2",
-        "--precision",
-        "no",
-        "--json",
-        "--learning-rate",
-        "0.25",
-    ]
+    flags = ["--data", "slices", "--words", "a", "b", "--drift=-0.1,0.2", "--precision", "no", "--json"]
     expected = Options(
         data=Path("slices"), words=("a", "b"), drift="-0.1,0.2", precision="no", json=True, inner=Inner(0.25)
     )
-    assert parse(*flags) == expected
+    assert parse(*flags, "--learning-rate", "0.25") == expected
     assert parse("--config", write(text, name)) == expected
     assert parse(f"--config={write(text, name)}") == expected
 

@@ -106,7 +106,7 @@ def test_a_name_that_is_nothing_fails_soon(name: str, offline: bool, monkeypatch
     began = time.monotonic()
     with pytest.raises(ModelError, match=r"There is no model .*tiny, tiny-brain.*Check the spelling and the network"):
         load_pipeline(name)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"no_class": 1}'])

@@ -106,7 +106,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
         pipeline.scheduler = remove(pipeline.scheduler)
         if chosen is not None:
             chosen.attach(pipeline)
-        made[name] = generate_images(pipeline, captions[:256], seeds=range(256), steps=25, guidance=1.0)
+        made[name] = generate_images(pipeline, captions[:128], seeds=range(128), steps=25, guidance=1.0)
         result = evaluate_sets(test, made[name], extractor, resamples=0)
         rows.append(f"| {name} | {result.fid:.1f} | {result.kid * 1000:.1f} | {result.background_synthetic:.2f} |")
     rows[0] = rows[0] % f"{result.background_real:.2f}"
@@ -140,7 +140,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
             drift=drift or "none",
             template=card.template,
             stages=", ".join(STAGES),
-            n=256,
+            n=128,
             held=len(test),
             extractor=extractor.name,
             steps_s=25,
@@ -162,7 +162,7 @@ def judge_edits(
     prompts: dict[str, str],
     extractor: Any,
     figure: Path,
-    count: int = 48,
+    count: int = 24,
     guidance: float = 3.0,
 ) -> dict[str, Any]:
     """Return how a judge trained on real slices sees edits from NonDemented to MildDemented.

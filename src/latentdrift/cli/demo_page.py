@@ -88,7 +88,9 @@ def write_demo_page(
         for figure, cells in figures.items():
             if not figure.startswith("images") and not figure.endswith("real"):
                 interval = next((value for key, value in cells.items() if key.endswith("interval")), "")
-                row[figure] = cells["value"] + (f" ({interval})" if interval else "")
+                row[figure.split(" (")[0].removesuffix(", synthetic")] = cells["value"].split(" ±")[0] + (
+                    f" ({interval})" if interval else ""
+                )
         table.append(row)
     count = len(edits.error)
     error, nothing = sum(edits.error) / count, sum(edits.error_of_doing_nothing) / count
@@ -99,7 +101,10 @@ def write_demo_page(
             "What the drift did",
             [
                 DRIFT,
-                Picture(strip, "Rows share their noise and prompts; the first two rows share their weights."),
+                Picture(
+                    strip,
+                    "Rows share their noise and prompts, the first two also their weights. Shown as decoded.",
+                ),
                 Table(
                     table,
                     f"{first.n_synthetic} samples against {first.n_real} held-out simulated slices; features: "
