@@ -81,7 +81,7 @@ def test_any_sampler_of_the_pipeline_will_do(pipeline: Any, images: torch.Tensor
 
 
 def test_the_drift_takes_part(pipeline: Any, images: torch.Tensor) -> None:
-    """The round trip undoes a start drift exactly, and guidance works in shifted noise: the edit differs."""
+    """A drift of every step shows the network other states than a drift of the start, so that the edit differs."""
     paper = LatentDrift(0.3, rule="paper", per_step="shared").attach(load_pipeline(pipeline.name_or_path))
     assert not torch.allclose(edit(pipeline, images).counterfactual, edit(paper, images).counterfactual, atol=1e-3)
 

@@ -21,6 +21,7 @@ from latentdrift.drift import drift_of, remove, save_drift
 from latentdrift.evaluate import evaluate_sets, load_extractor
 from latentdrift.generate import generate_images
 from latentdrift.models import load_pipeline, read_model_card, write_model_card
+from latentdrift.models.loading import WEIGHTS
 from latentdrift.report import counterfactual_figure, image_grid
 from training.base.card import forget_paths
 
@@ -124,7 +125,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     copies = int((distances["samples"] < np.quantile(distances["held-out slices"], 0.01)).sum())
 
     pipeline.unet.half().save_pretrained(weights / "unet")
-    shutil.copy(run / "model" / "model_index.json", weights / "model_index.json")
+    shutil.copy(WEIGHTS / "tiny" / "model_index.json", weights / "model_index.json")
     if drift is not None:
         save_drift(weights, drift)
     facts: dict[str, Any] = json.loads((run / "run.json").read_text())

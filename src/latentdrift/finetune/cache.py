@@ -134,8 +134,7 @@ def encode_cohort(
             for start in range(0, len(cohort), batch_size):
                 images = torch.stack([transform.read(record.image) for record in cohort[start : start + batch_size]])
                 views = [images, images.flip(-1)] if flip else [images]
-                posteriors = [vae.encode(view.to(vae.device, vae.dtype)).latent_dist for view in views]
-                block = torch.stack([torch.stack([p.mean, p.std], 1) for p in posteriors], 1).float().cpu().numpy()
+                block = torch.stack([posteriors(vae, view) for view in views], 1).cpu().numpy()
                 if start == 0:
                     header = {"descr": "<f4", "fortran_order": False, "shape": (len(cohort), *block.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
@@ -151,3 +150,11 @@ def encode_cohort(
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def posteriors(vae: Any, images: torch.Tensor) -> torch.Tensor:
+    """Return the posterior mean and deviation of a batch, (B, 2, C, h, w), float32."""
+    # On a processor a few images at once are a third faster than many: their activations stay in its cache.
+    few = 4 if vae.device.type == "cpu" else len(images)
+    found = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist for part in images.split(few)]
+    return torch.cat([torch.stack([p.mean, p.std], 1) for p in found]).float()
