@@ -30,6 +30,12 @@ def test_saving_replaces_the_old_folder(pipeline: Any, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_weights_are_as_readable_as_the_rest(pipeline: Any, tmp_path: Path) -> None:
+    folder = save_pipeline(pipeline, tmp_path / "model")
+    modes = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("SafetensorError: I/O error")])
 def test_a_full_disk_leaves_the_old_folder(

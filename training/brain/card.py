@@ -27,6 +27,10 @@ from training.base.card import forget_paths
 
 STAGES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
 
+CONVINCED = "The edit moves the judge further than the placebo does."
+NOT_CONVINCED = """The edit moves the judge no further than the placebo does: this model has not learned the stages well
+enough for an edit between them to be taken as one."""
+
 CARD = """---
 license: odbl
 library_name: diffusers
@@ -59,6 +63,8 @@ MildDemented; AUC on held-out real slices {auc:.3f} (neighbouring slices of one 
 held-out NonDemented slices were edited to MildDemented, guidance {guidance}:
 
 {judge}
+
+{verdict}
 
 Round trip without an edit: {psnr:.1f} dB. A placebo edit asks for the stage the slice has.
 
@@ -181,6 +187,7 @@ def judge_edits(
     auc = roc_auc_score(y_test[y_test >= 0], real)
 
     source = test[y_test == 0][:count]
+    seen: dict[str, float] = {}
     rows = ["| images | judged MildDemented, mean probability | judged MildDemented, part |", "|---|---|---|"]
     before = [prompts["NonDemented"]] * len(source)
     results = {
@@ -194,6 +201,7 @@ def judge_edits(
         ("edited, with the round trip's loss put back", results["edited"].composed()),
     ):
         p = judge.predict_proba(extractor(images))[:, 1]
+        seen[name] = float(p.mean())
         rows.append(f"| {name} | {p.mean():.3f} | {(p > 0.5).mean():.2f} |")
     edited = results["edited"]
     counterfactual_figure(
@@ -204,6 +212,7 @@ def judge_edits(
         title="NonDemented → MildDemented",
     )
     return {
+        "verdict": CONVINCED if seen["edited"] > seen["placebo edit"] + 0.05 else NOT_CONVINCED,
         "auc": auc,
         "edits": len(source),
         "guidance": guidance,

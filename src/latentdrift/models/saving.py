@@ -32,6 +32,10 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: ModelCard | N
         partial.mkdir(parents=True)
         with quiet_libraries():
             pipeline.save_pretrained(partial)
+        # safetensors makes files for the owner's eyes only; a model's folder is meant to be shared.
+        mode = (partial / "model_index.json").stat().st_mode
+        for weights in partial.rglob("*.safetensors"):
+            weights.chmod(mode)
         drift = drift_of(pipeline.scheduler)
         if drift is not None:
             save_drift(partial, drift)
