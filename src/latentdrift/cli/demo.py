@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             "forward": train(cohort, options.out / "with-drift", "auto", "forward", options.steps, options.seed, tell),
         }
         measured = sample_and_measure(cohort, runs, options.out / "samples", options.samples, options.seed, tell)
-        edits = edit_subjects(cohort, runs["none"], options.out / "edits", options.edits, tell)
+        edits = edit_subjects(cohort, runs["none"], options.out / "edits", options.edits, options.seed, tell)
         template = edit_template(options.out / "template", tell)
     page = write_demo_page(options, cohort, runs, measured, edits, template, time.monotonic() - began)
     print_result(

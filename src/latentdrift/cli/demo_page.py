@@ -17,8 +17,8 @@ machine. The base model `tiny` had seen photographs only."""
 DRIFT = """Diffusion starts from noise whose mean is zero. A scan's latents do not have mean zero: most of a slice is
 black. A network fine-tuned for a few hundred steps reads the noise's mean as evidence about the image, so samples
 come out with a gray, uneven background. The drift puts the mean right: **start** shifts the noise that sampling
-starts from, on the same weights; **forward** does it in training, and any unmodified sampler then draws the right
-mean."""
+starts from, on the same weights; **forward** does it in training, and any deterministic, unmodified sampler then
+draws the right mean."""
 
 NOT = """- One seed, a few dozen images: the intervals are wide, and small differences mean nothing.
 - {steps} fine-tuning steps of a very small model: textures stay rough, and edits of single subjects are weak.

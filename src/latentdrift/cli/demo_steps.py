@@ -145,7 +145,7 @@ def sample_and_measure(
     return found
 
 
-def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, tell: Tell) -> Edited:
+def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: int, tell: Tell) -> Edited:
     """Turn held-out cognitively normal subjects into AD and compare with their true counterfactuals."""
     import torch
 
@@ -155,7 +155,7 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, tell: T
     from latentdrift.drift import LatentDrift, LatentMoments
     from latentdrift.models import load_pipeline
 
-    parts = cohort.split(FRACTIONS, seed=0)
+    parts = cohort.split(FRACTIONS, seed=seed)
     subjects = [record for record in parts["test"] if record.attributes["diagnosis"] == "CN"][:count]
     pipeline = load_pipeline(model)
     moments = LatentMoments.from_latents(encoded(pipeline, parts["train"]), kind="map")
