@@ -21,6 +21,7 @@ from latentdrift.finetune.memory import is_out_of_memory, out_of_memory_hint
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"balance_strength": 1.5}, "balance_strength is 1.5; it must be from 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be(setting: dict[str, Any], says: str) -> None:

@@ -158,16 +158,19 @@ def test_classes_are_drawn_equally_often(toy_cohort: Path, toy_model: Path, late
 
     cohort, pipeline = Cohort.open(toy_cohort), load_pipeline(toy_model)
     found = {}
-    for balance in (None, "stage"):
-        config = TrainingConfig(balance=balance)
+    for balance, strength in ((None, 1.0), ("stage", 1.0), ("stage", 0.5), ("stage", 0.0)):
+        config = TrainingConfig(balance=balance, balance_strength=strength)
         prompts = PromptTemplate("a slice, {stage}")
         drawn = training_set(cohort, pipeline, ImageTransform(size=32), prompts, latents, config).draw(
             4000, torch.Generator().manual_seed(0)
         )
         stages = cohort.values("stage")
-        found[balance] = sum(stages[i] == "MildDemented" for i in drawn) / 4000
-    assert found[None] == pytest.approx(0.25, abs=0.03)
-    assert found["stage"] == pytest.approx(0.5, abs=0.03)
+        found[balance, strength] = sum(stages[i] == "MildDemented" for i in drawn) / 4000
+    assert found[None, 1.0] == pytest.approx(0.25, abs=0.03)
+    assert found["stage", 1.0] == pytest.approx(0.5, abs=0.03)
+    # One in four, weighed by its square root against the others': 1 / (1 + sqrt(3)).
+    assert found["stage", 0.5] == pytest.approx(0.366, abs=0.03)
+    assert found["stage", 0.0] == pytest.approx(0.25, abs=0.03)
 
 
 def test_captions_are_dropped_as_often_as_told(toy_cohort: Path, toy_model: Path, latents: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from latentdrift.evaluate import EvaluationResult
     from latentdrift.report import LatentCurve
 
-TEMPLATE = "an axial brain MRI slice, {diagnosis}"
+TEMPLATE = "an MRI of a {diagnosis} brain"
 SAMPLING_STEPS = 25
 FRACTIONS = {"train": 0.65, "validation": 0.05, "test": 0.3}
 

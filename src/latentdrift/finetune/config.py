@@ -34,6 +34,9 @@ class TrainingConfig:
     """Part of the captions left empty, which guidance needs (arXiv 2207.12598)."""
     balance: str | None = None
     """Attribute whose values are drawn equally often, such as a diagnosis; none by default."""
+    balance_strength: float = 1.0
+    """1 draws every value of `balance` equally often, 0 as often as it occurs; between, a value with a few images is
+    not repeated until it is learned by heart."""
     flip: bool = False
     """Mirror half of the images left to right. Wrong for chests and for lateralised disease."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
@@ -66,6 +69,8 @@ class TrainingConfig:
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
+        if not 0 <= self.balance_strength <= 1:
+            raise ConfigurationError(f"balance_strength is {self.balance_strength}; it must be from 0 to 1.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ConfigurationError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
         hints = get_type_hints(type(self))

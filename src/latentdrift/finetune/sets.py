@@ -79,7 +79,7 @@ def training_set(
     weights = None
     if config.balance is not None:
         counts = cohort.counts(config.balance)
-        weights = torch.tensor([1.0 / counts[value] for value in cohort.values(config.balance)])
+        weights = torch.tensor([counts[value] ** -config.balance_strength for value in cohort.values(config.balance)])
     cache = LatentCache.build(
         cohort,
         transform,

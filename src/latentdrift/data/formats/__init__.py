@@ -1,0 +1,1 @@
+"""Reading the formats of scanners and archives: NIfTI and DICOM."""

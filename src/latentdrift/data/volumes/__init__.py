@@ -1,0 +1,1 @@
+"""Volumes: orientation, slices, intensity, and how a slice becomes an image and goes back."""
