@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     options: Any = parse_options(options_class, arguments, "finetune", DESCRIPTION)
     from latentdrift.data import Cohort
     from latentdrift.finetune import finetune_model
+    from latentdrift.finetune.contrast import LowContrastWarning
 
-    with progress(options.quiet) as tell:
+    with progress(options.quiet) as tell, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LowContrastWarning)
         cohort = Cohort.open(
             options.data, label=options.label, columns=needed_columns(options), missing=options.missing
         )
@@ -98,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
             "samples": sorted((options.out / "samples").glob("*.png"))[-1:],
             "losses": options.out / "losses.csv",
             "split": options.out / "split.csv",
+            "warnings": [str(w.message) for w in caught if issubclass(w.category, LowContrastWarning)],
         },
         options.json,
     )

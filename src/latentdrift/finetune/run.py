@@ -17,6 +17,7 @@ from latentdrift.drift import DriftMismatchWarning, LatentDrift
 from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.checkpoint import FOLDER as CHECKPOINTS
 from latentdrift.finetune.config import TrainingConfig
+from latentdrift.finetune.contrast import LowContrastWarning, low_contrast
 from latentdrift.finetune.drifting import choose_drift
 from latentdrift.finetune.folder import begin_run, describe_run, has_finished, write_losses
 from latentdrift.finetune.memory import explained_memory
@@ -70,6 +71,9 @@ def finetune_model(
         device: where to train; a GPU by default where there is one.
         stage: called with progress.
 
+    Warns:
+        LowContrastWarning: the text encoder hardly tells the captions of the cohort's classes apart.
+
     Raises:
         LatentDriftError: with what was wrong and the remedy, as ConfigurationError, DataError, DriftError, ModelError
             or TrainingError.
@@ -93,6 +97,9 @@ def finetune_model(
 
     pipeline = load_base(base, device)
     check_caption_length(prompts.captions(cohort), pipeline.tokenizer)
+    weak = low_contrast(pipeline, cohort, prompts)
+    if weak is not None:
+        warnings.warn(weak, LowContrastWarning, stacklevel=2)
     side = pipeline.unet.config.sample_size
     transform = ImageTransform(size=side * pipeline.vae_scale_factor)
     folder = Path(cache) if cache else out.resolve().parent / ".latents"
