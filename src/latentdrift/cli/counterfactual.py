@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentdrift.cli.models import ModelOptions
 from latentdrift.cli.options import parse_options
 from latentdrift.cli.show import print_result, progress
 
@@ -18,7 +19,7 @@ the round trip, in result.json; overview.png shows them side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CounterfactualOptions:
+class CounterfactualOptions(ModelOptions):
     """Show what real images would look like under other attributes."""
 
     image: tuple[Path, ...]
@@ -29,24 +30,12 @@ class CounterfactualOptions:
     """What they should show, such as stage=MildDemented; attributes not named stay as they are."""
     out: Path
     """Folder to make."""
-    model: str = "tiny-brain"
-    """Embedded name, run folder, diffusers folder or hub id."""
     steps: int = 50
     """DDIM steps each way."""
     guidance: float = 3.0
     """How far beyond the wanted attributes, away from the image's own; 1 is just there."""
     strength: float = 1.0
     """Part of the way to the noise, above 0 and at most 1; less keeps more of the image."""
-    drift: str = "saved"
-    """saved: the drift the model was trained with; none; a number; one number a channel with commas; a model folder."""
-    batch_size: int = 16
-    """Images at once."""
-    device: str | None = None
-    """cpu, cuda, mps; a GPU by default where there is one."""
-    json: bool = False
-    """Print the result as JSON."""
-    quiet: bool = False
-    """Show no progress."""
 
 
 def main(arguments: Sequence[str]) -> int:

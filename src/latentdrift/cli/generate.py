@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from latentdrift.cli.models import ModelOptions
 from latentdrift.cli.options import parse_options
 from latentdrift.cli.show import print_result, progress
 
@@ -16,11 +17,9 @@ The folder that comes out holds PNG files marked as synthetic and metadata.csv, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
+class GenerateOptions(ModelOptions):
     """Make images from prompts or attributes."""
 
-    model: str = "tiny-brain"
-    """Embedded name, run folder, diffusers folder or hub id."""
     out: Path
     """Folder to make."""
     attributes: tuple[str, ...] = ()
@@ -37,16 +36,6 @@ class GenerateOptions:
     """Classifier-free guidance scale; 1 is none."""
     sampler: str | None = None
     """ddim, ddpm, pndm, euler, euler-ancestral, heun, dpm++ or unipc; the model's own by default."""
-    drift: str = "saved"
-    """saved: the drift the model was trained with; none; a number; one number a channel with commas; a model folder."""
-    batch_size: int = 16
-    """Images at once."""
-    device: str | None = None
-    """cpu, cuda, mps; a GPU by default where there is one."""
-    json: bool = False
-    """Print the result as JSON."""
-    quiet: bool = False
-    """Show no progress."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What every command that runs a model takes."""
+
+    model: str = "tiny-brain"
+    """Embedded name, run folder, diffusers folder or hub id."""
+    drift: str = "saved"
+    """saved: the drift the model was trained with; none; a number; one number a channel with commas; a model folder."""
+    batch_size: int = 16
+    """Images at once."""
+    device: str | None = None
+    """cpu, cuda, mps; a GPU by default where there is one."""
+    json: bool = False
+    """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def open_model(name: str, device: str | None, drift: str) -> tuple[DiffusionPipeline, list[str]]:

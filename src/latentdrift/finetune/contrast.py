@@ -52,7 +52,8 @@ def low_contrast(pipeline: DiffusionPipeline, cohort: Cohort, prompts: PromptTem
     if contrast >= LOW_CONTRAST:
         return None
     return (
-        f"The text encoder hardly tells the values of {name!r} apart: two of their captions, such as {captions[0]!r} and "
-        f"{captions[1]!r}, differ by {contrast:.0%} of their states. Training will be slow to learn the difference, and "
-        f"edits will be weak. Put it before the noun, for example --template 'an MRI of a {{{name}}} brain'."
+        f"The text encoder hardly tells the values of {name!r} apart: two of their captions, such as {captions[0]!r} "
+        f"and {captions[1]!r}, differ by {contrast:.0%} of their states. Training will be slow to learn the "
+        f"difference, and edits will be weak. Put it before the noun, for example "
+        f"--template 'an MRI of a {{{name}}} brain'."
     )
