@@ -43,7 +43,9 @@ HEAVY = frozenset(
 )  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.~}/])(?:/(?:home|root|work|tmp|Users|mnt|scratch)/[\w.~-]|[A-Z]:\\+Users)")
 TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".j2", ".txt", ".cfg", ""}
-GENERATED = {".git", ".venv", "runs", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist", "build"}
+GENERATED = {
+    ".git", ".venv", "runs", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist", "build",
+}  # fmt: skip
 
 
 def modules(package: Path) -> list[Path]:

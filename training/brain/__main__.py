@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 TEMPLATE = "an MRI of a {stage} brain"
-"""The stage stands where captions of photographs have their noun: there `tiny`'s text encoder, which knows nothing else,
-keeps words apart ten times further than at the end of a sentence."""
+"""The stage stands where captions of photographs have their noun: there `tiny`'s text encoder, which knows nothing
+else, keeps words apart ten times further than at the end of a sentence."""
 
 
 def train(data: Path, out: Path, base: str, steps: int, template: str) -> Path:

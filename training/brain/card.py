@@ -21,7 +21,7 @@ from latentdrift.drift import drift_of, remove, save_drift
 from latentdrift.evaluate import evaluate_sets, load_extractor
 from latentdrift.generate import generate_images
 from latentdrift.models import load_pipeline, read_model_card, write_model_card
-from latentdrift.models.loading import WEIGHTS
+from latentdrift.models.loading import WEIGHTS, model_folder
 from latentdrift.report import counterfactual_figure, image_grid
 from training.base.card import forget_paths
 
@@ -38,9 +38,9 @@ pipeline_tag: text-to-image
 ---
 # tiny-brain
 
-`tiny` fine-tuned on {train} axial T1-weighted brain slices in four stages of dementia, {steps} class-balanced steps of
-{batch} ({minutes:.0f} minutes on one processor core). Only the U-Net is its own. Drift saved with it: {drift}.
-Prompts: "{template}" with the words of {stages}.
+`tiny` fine-tuned on {train} axial T1-weighted brain slices in four stages of dementia, {steps} steps of {batch} in
+which rare stages are drawn more often ({minutes:.0f} minutes on one processor core, other work beside it){before}. Only the
+U-Net is its own. Drift saved with it: {drift}. Prompts: "{template}" with the words of {stages}.
 
 ## Data and terms
 
@@ -135,6 +135,12 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     if drift is not None:
         save_drift(weights, drift)
     facts: dict[str, Any] = json.loads((run / "run.json").read_text())
+    former = read_model_card(model_folder(facts["base"]) or run)
+    before = ""
+    if former is not None:
+        earlier = {"steps": former.steps, "template": former.template}
+        card = dataclasses.replace(card, notes={**card.notes, "before": earlier})
+        before = f", after {former.steps} steps under the prompt {former.template!r}"
     notes = dict(card.notes) | {"terms": "ODbL 1.0, Alzheimer's Dataset (4 class of images), derived from OASIS"}
     write_model_card(weights, dataclasses.replace(card, base="tiny", notes=notes))
     forget_paths(weights)
@@ -146,6 +152,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
             minutes=card.notes["training_seconds"] / 60,
             drift=drift or "none",
             template=card.template,
+            before=before,
             stages=", ".join(STAGES),
             n=128,
             held=len(test),

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from latentdrift.cli.models import ModelOptions
 from latentdrift.cli.options import parse_options
+from latentdrift.cli.scans import Opened, ScanOptions, open_images, unique_stems
 from latentdrift.cli.show import print_result, progress
+
+if TYPE_CHECKING:
+    from latentdrift.counterfactual import CounterfactualResult
 
 DESCRIPTION = """Show what real images would look like under other attributes.
 
 Each image is inverted to noise under its own attributes and denoised under the wanted ones, both under the model's
 drift. For each, the folder holds the counterfactual, the signed difference (green added, red removed), and the error of
-the round trip, in result.json; overview.png shows them side by side."""
+the round trip, in result.json; overview.png shows them side by side.
+
+Images are pictures, DICOM files or folders of one series, and slices of NIfTI volumes. With --export the change goes
+back into the scan at its own resolution; pixels that change by less than the round trip's error keep their bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CounterfactualOptions(ModelOptions):
+class CounterfactualOptions(ModelOptions, ScanOptions):
     """Show what real images would look like under other attributes."""
 
     image: tuple[Path, ...]
-    """Image files, or folders of them."""
+    """Pictures, DICOM or NIfTI files, or folders of them; a folder of DICOM files is one series."""
     source: tuple[str, ...]
     """What the images show, such as stage=NonDemented."""
     target: tuple[str, ...]
@@ -36,6 +44,12 @@ class CounterfactualOptions(ModelOptions):
     """How far beyond the wanted attributes, away from the image's own; 1 is just there."""
     strength: float = 1.0
     """Part of the way to the noise, above 0 and at most 1; less keeps more of the image."""
+    export: tuple[str, ...] = ()
+    """Also write the edited scan at its own resolution (png16, tiff, nifti, dicom), or the change alone (residual)."""
+    mark: bool = False
+    """Write SYNTHETIC into the pixels of exported DICOM files."""
+    keep_identifiers: bool = False
+    """Keep who the patient is in exported files; dropped by default."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,18 +61,20 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.models import open_model
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual import make_counterfactuals
-    from latentdrift.data import ImageTransform, PromptTemplate, write_png
+    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data.export.edit import check_formats
     from latentdrift.report import counterfactual_figure, signed_difference
 
-    files = image_files(options.image)
+    check_formats(options.export)
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
     source = parse_attributes(options.source, card, "--source")
     target = source | parse_attributes(options.target, card, "--target")
     template = PromptTemplate(card.template)
     before, after = template.caption(source), template.caption(target)
-    transform = ImageTransform(size=card.size)
-    images = torch.stack([transform.read(file) for file in files])
+    opened = open_images(options.image, options, card, scans=bool(options.export))
+    files = [one.file for one in opened]
+    images = torch.stack([one.image for one in opened])
     with progress(options.quiet) as tell:
         done = 0
 
@@ -88,6 +104,7 @@ def main(arguments: Sequence[str]) -> int:
         write_png(options.out / f"{name}-source.png", result.source[index], gray=card.gray)
         map_ = signed_difference(result.source[index], result.counterfactual[index], threshold=thresholds[index])
         write_png(options.out / f"{name}-difference.png", map_, text=facts, synthetic=True)
+        exported = export_edit(options, opened[index], result, index, options.out / f"{name}-edited", facts)
         rows.append(
             {
                 "file_name": f"{name}.png",
@@ -98,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
                 "effect_l1": float(result.effect[index].abs().mean() * 127.5),
                 "round_trip_l1": float(result.round_trip_l1[index]),
                 "round_trip_psnr": float(result.round_trip_psnr[index]),
+                **({"exported": " ".join(path.name for path in exported)} if options.export else {}),
             }
         )
     write_table(options.out / "metadata.csv", rows)
@@ -127,35 +145,28 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, those of folders included.
+def export_edit(
+    options: CounterfactualOptions,
+    opened: Opened,
+    result: CounterfactualResult,
+    index: int,
+    stem: Path,
+    facts: Mapping[str, Any],
+) -> list[Path]:
+    """Write one edit back into its scan, in every format asked for; return the files."""
+    from latentdrift.data.export.edit import write_edit
 
-    Raises:
-        DataError: a path that does not exist, or a folder without images.
-    """
-    from latentdrift.data.tables import IMAGE_SUFFIXES
-    from latentdrift.errors import DataError
-
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not found:
-                raise DataError(f"There is no image in {path}.")
-            files += found
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DataError(f"The image {path} does not exist. Check the path.")
-    return files
-
-
-def unique_stems(files: Sequence[Path]) -> list[str]:
-    """Return one name a file, numbered where two files share theirs."""
-    names: list[str] = []
-    for file in files:
-        name, number = file.stem, 2
-        while name in names:
-            name, number = f"{file.stem}-{number}", number + 1
-        names.append(name)
-    return names
+    if opened.source is None or not options.export:
+        return []
+    # Both in parts of the range from black to white. What is smaller than the round trip's own error is no edit.
+    difference = result.effect[index].mean(0).numpy() / 2
+    threshold = (result.reconstruction - result.source)[index].abs().mean(0).numpy() / 2
+    return write_edit(
+        opened.source,
+        opened.source.change(difference, threshold),
+        stem,
+        options.export,
+        {**facts, "guidance": options.guidance, "steps": options.steps, "strength": options.strength},
+        mark=options.mark,
+        keep_identifiers=options.keep_identifiers,
+    )

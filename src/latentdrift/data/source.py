@@ -6,6 +6,7 @@ Adding one is one file in `sources`: a frozen configuration dataclass and a clas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,12 +31,14 @@ class DataSource(ABC):
         title: the data set's name as its distributor writes it.
         needs: the exact files and folders a user must have below the root, for the help and the documentation.
         label: the attribute that is the class.
+        modality: DICOM's code of what picture files of this source show, which do not say it themselves.
     """
 
     config_class: ClassVar[type[Any]]
     title: ClassVar[str]
     needs: ClassVar[str]
     label: ClassVar[str | None] = None
+    modality: ClassVar[str] = "OT"
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_class() if config is None else config
@@ -47,6 +50,10 @@ class DataSource(ABC):
         Raises:
             DataError: the layout is another one; the message names the file that should be there.
         """
+
+    def label_of(self, scans: Sequence[Scan]) -> str | None:
+        """Return the attribute that is the class, if these scans have it."""
+        return self.label if any(self.label in scan.attributes for scan in scans) else None
 
 
 data_source: Registry[type[DataSource]] = Registry("source", "latentdrift.data.sources")

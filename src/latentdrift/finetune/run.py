@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentdrift.data import Cohort, ImageTransform, PromptTemplate, check_caption_length, default_template
+from latentdrift.data.prepare import read_preparation
 from latentdrift.data.splits import DEFAULT_FRACTIONS
 from latentdrift.drift import DriftMismatchWarning, LatentDrift
 from latentdrift.errors import ConfigurationError
@@ -148,6 +149,10 @@ def finetune_model(
     notes: dict[str, Any] = {"training_seconds": round(trainer.seconds, 1)}
     if trainer.validations:
         notes["validation_loss"] = round(trainer.validations[-1][1], 5)
+    preparation = read_preparation(cohort.root)
+    if preparation is not None:
+        # So that a scan to be edited is cut and scaled as those were.
+        notes["preparation"] = dict(preparation)
     card = ModelCard(
         base=str(base),
         method=method,

@@ -18,6 +18,9 @@ from latentdrift.errors import ConfigurationError, DataError, UnknownNameError
 
 FITS = ("pad", "crop")
 
+WEIGHT = 1e-6
+"""Smaller weights are rounding errors."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -47,7 +50,9 @@ class Placement:
     def __post_init__(self) -> None:
         if self.fit not in FITS:
             raise UnknownNameError("fit", self.fit, FITS)
-        if not 8 <= self.size <= 4096:
+        if not all(side >= 1 for side in self.shape) or not all(np.isfinite(s) and s > 0 for s in self.spacing):
+            raise DataError(f"A plane of {self.shape} pixels, {self.spacing} mm apart, cannot be. Repair the header.")
+        if not 8 <= self.size <= 4096 or self.size != int(self.size):
             raise ConfigurationError(f"The image size is {self.size}; give a whole number from 8 to 4096.")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.high > self.low):
             raise DataError(f"The intensity range {self.low:g} to {self.high:g} is empty: is the image constant?")
@@ -75,10 +80,11 @@ class Placement:
         Shrinking averages (each image pixel is the mean over its area), enlarging interpolates.
 
         Raises:
-            DataError: a plane of another shape.
+            DataError: a plane of another shape, or with values that are not finite.
         """
         if pixels.shape != self.shape:
             raise DataError(f"The plane has the shape {pixels.shape}; this placement is of {self.shape}.")
+        _check_finite("plane", pixels)
         unit = np.clip((pixels.astype(np.float32) - self.low) / (self.high - self.low), 0, 1)
         unit = 1 - unit if self.inverted else unit
         rows, columns = self._weights(0), self._weights(1)
@@ -88,10 +94,15 @@ class Placement:
         """Return a change of the square image (size, size; differences of values in [0, 1]) in the plane's real units.
 
         The result is (H, W) float32, interpolated linearly, and exactly 0 wherever the change around it is 0 and
-        outside the square.
+        outside the square. Taken as it is, it does not undo `show`: what is finer than the coarser of both grids is
+        lost, and interpolation smooths what is almost as fine.
+
+        Raises:
+            DataError: a change of another shape, or with values that are not finite.
         """
         if change.shape != (self.size, self.size):
             raise DataError(f"The change has the shape {change.shape}; the image is {self.size} x {self.size}.")
+        _check_finite("change", change)
         rows, columns = self._back(0), self._back(1)
         found = rows @ change.astype(np.float32) @ columns.T * np.float32(self.high - self.low)
         return (-found if self.inverted else found).astype(np.float32)
@@ -112,13 +123,21 @@ class Placement:
             down, right = (float(step) for step in found["spacing"])
             rest = {name: found[name] for name in ("size", "low", "high", "inverted", "fit", "extent")}
             return cls((height, width), (down, right), **rest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"This is no placement of a slice ({error!r}). Prepare the scan again.") from error
 
     def _edges(self, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the edges (mm from the middle) of the plane's pixels and of the image's, along an axis."""
-        count, step = self.shape[axis], self.spacing[axis]
-        return (np.arange(count + 1) - count / 2) * step, (np.arange(self.size + 1) - self.size / 2) * self.pixel
+        count, step, pixel = self.shape[axis], self.spacing[axis], self.pixel
+        middle = count / 2
+        if (count - self.size) % 2 and abs(pixel - step) < 1e-6 * step:
+            # Equal pixels, one number odd: centred exactly, every pixel would be the mean of two. Half a pixel aside,
+            # they are copied.
+            middle += 0.5
+            pixel = step
+        plane: NDArray[np.float64] = (np.arange(count + 1, dtype=np.float64) - middle) * step
+        image: NDArray[np.float64] = (np.arange(self.size + 1, dtype=np.float64) - self.size / 2) * pixel
+        return plane, image
 
     def _weights(self, axis: int) -> NDArray[np.float32]:
         """Return (size, count): how much each pixel of the plane adds to each of the image."""
@@ -126,7 +145,7 @@ class Placement:
         step = self.spacing[axis]
         if self.pixel >= step:
             overlap = np.minimum(image[1:, None], plane[None, 1:]) - np.maximum(image[:-1, None], plane[None, :-1])
-            return (np.clip(overlap, 0, None) / self.pixel).astype(np.float32)
+            return _rounded(overlap / self.pixel)
         return _linear((image[1:] + image[:-1]) / 2, (plane[1:] + plane[:-1]) / 2, step, plane)
 
     def _back(self, axis: int) -> NDArray[np.float32]:
@@ -142,4 +161,15 @@ def _linear(
     held = np.clip(at, knots[0], knots[-1])
     weights = np.clip(1 - np.abs(held[:, None] - knots[None]) / step, 0, 1)
     inside = (at >= edges[0] - 1e-9) & (at <= edges[-1] + 1e-9)
-    return (weights * inside[:, None]).astype(np.float32)
+    return _rounded(weights * inside[:, None])
+
+
+def _rounded(weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return weights without rounding errors: a change must not leak to neighbours by 1e-16, nor 1 become 1 - 1e-16."""
+    near = np.where(np.abs(weights - 1) < WEIGHT, 1.0, weights)
+    return np.where(near < WEIGHT, 0.0, near).astype(np.float32)
+
+
+def _check_finite(kind: str, values: NDArray[np.floating[Any]]) -> None:
+    if not np.isfinite(values).all():
+        raise DataError(f"The {kind} holds NaN or infinite values, which would spread. Repair it first.")
