@@ -21,15 +21,17 @@ from latentdrift.drift import drift_of, remove, save_drift
 from latentdrift.evaluate import evaluate_sets, load_extractor
 from latentdrift.generate import generate_images
 from latentdrift.models import load_pipeline, read_model_card, write_model_card
-from latentdrift.models.loading import WEIGHTS, model_folder
+from latentdrift.models.loading import WEIGHTS
 from latentdrift.report import counterfactual_figure, image_grid
 from training.base.card import forget_paths
+from training.brain.__main__ import FRACTIONS
 
+SAMPLES = 128
 STAGES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
 
-CONVINCED = "The edit moves the judge further than the placebo does."
-NOT_CONVINCED = """The edit moves the judge no further than the placebo does: this model has not learned the stages well
-enough for an edit between them to be taken as one."""
+CONVINCED = "The edits move the judge further than the placebo does, in both directions."
+NOT_CONVINCED = """The edits do not move the judge further than the placebo does in both directions: this model has not
+learned the stages well enough for an edit between them to be taken as one."""
 
 CARD = """---
 license: odbl
@@ -38,19 +40,21 @@ pipeline_tag: text-to-image
 ---
 # tiny-brain
 
-`tiny` fine-tuned on {train} axial T1-weighted brain slices in four stages of dementia, {steps} steps of {batch} in
-which rare stages are drawn more often ({minutes:.0f} minutes on one processor core, other work beside it){before}. Only the
-U-Net is its own. Drift saved with it: {drift}. Prompts: "{template}" with the words of {stages}.
+`tiny` fine-tuned on {train} axial T1-weighted brain slices of {people} people in four stages of dementia, {steps} steps
+of {batch} in which rare stages are drawn more often ({minutes:.0f} minutes on two processor cores, other work beside it).
+Only the U-Net is its own. Drift saved with it: {drift}. Prompts: "{template}" with the words of {stages}.
 
 ## Data and terms
 
 "Alzheimer's Dataset (4 class of images)", derived from OASIS, under the Open Database License (ODbL) 1.0; made
 available by its contributors and the OASIS project. The weights derive from that database and carry the same licence.
-The images are not in this repository. The set has no subject identifiers: the parts were split by interleaved blocks
-of a dozen neighbouring files, so slices of one person can be in several parts. Its stages are clinical ratings, not
-diagnoses of a slice. Not for clinical use.
+The images are not in this repository. The set does not name its subjects, but its file numbers tell them apart
+(`python -m training.brain subjects`): the parts below share no person. Its stages are clinical ratings, not diagnoses
+of a slice. Two people have the stage ModerateDemented. Not for clinical use.
 
-## Samples, {n} an item, against {held} held-out slices ({extractor}, {steps_s} steps, no guidance)
+## Samples
+
+{n} samples a row against {held} slices of {held_people} held-out people; {extractor} features, {steps_s} steps, no guidance.
 
 {table}
 
@@ -58,25 +62,25 @@ diagnoses of a slice. Not for clinical use.
 
 ## Edits before a judge
 
-The judge is a logistic regression on {extractor} features, trained on the real training slices to tell NonDemented from
-MildDemented; AUC on held-out real slices {auc:.3f} (neighbouring slices of one person may be on both sides). {edits}
-held-out NonDemented slices were edited to MildDemented, guidance {guidance}:
+The judge is a logistic regression on {extractor} features, trained on the real training slices to tell NonDemented
+from MildDemented; AUC on real slices of {judge_people} held-out people {auc:.3f}. Slices of held-out people were edited
+to the other stage, {edits} each way, guidance {guidance}; a placebo edit asks for the stage the slice has. Mean
+probability of the wanted stage, and in brackets the part of the slices judged to show it:
 
 {judge}
 
-{verdict}
-
-Round trip without an edit: {psnr:.1f} dB. A placebo edit asks for the stage the slice has.
+{verdict} Round trip without an edit: {psnr:.1f} dB.
 
 ## Memorisation
 
-Distance of the nearest training slice (root mean square of pixels, levels of 0 to 255), for samples and for held-out
-real slices:
+Distance of the nearest training slice (root mean square of pixels, levels of 0 to 255), for samples and for real slices
+of held-out people:
 
+| | nearest | 1% | median |
+|---|---|---|---|
 {memory}
 
-{copies} of {n_memory} samples are nearer to a training slice than the nearest 1% of held-out real slices are. Held-out
-slices often have a neighbour of the same person in the training part, so their distances are small for that reason too.
+{copies} of {n_memory} samples are nearer to a training slice than the nearest 1% of held-out people's real slices are.
 """
 
 
@@ -98,7 +102,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     card = read_model_card(run / "model")
     assert card is not None
     cohort = Cohort.open(data)
-    parts = cohort.split({"train": 0.8, "validation": 0.1, "test": 0.1}, seed=0)
+    parts = cohort.split(FRACTIONS, seed=0)
     train, test = read(parts["train"], card.size), read(parts["test"], card.size)
     template = PromptTemplate(card.template)
     prompts = {stage: template.caption({"stage": stage}) for stage in STAGES}
@@ -106,14 +110,16 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     extractor = load_extractor("efficientnet-lite0")
 
     drift = drift_of(pipeline.scheduler)
-    captions = [template.caption(record) for record in parts["test"]]
+    # Spread over the part: files follow the slices' height.
+    spread = np.linspace(0, len(parts["test"]) - 1, SAMPLES).astype(int)
+    captions = [template.caption(parts["test"][int(index)]) for index in spread]
     made: dict[str, torch.Tensor] = {}
     rows = ["| drift | Frechet distance | kernel distance x 1000 | background (real %s) |", "|---|---|---|---|"]
     for name, chosen in (("none", None), ("saved", drift)):
         pipeline.scheduler = remove(pipeline.scheduler)
         if chosen is not None:
             chosen.attach(pipeline)
-        made[name] = generate_images(pipeline, captions[:128], seeds=range(128), steps=25, guidance=1.0)
+        made[name] = generate_images(pipeline, captions, seeds=range(SAMPLES), steps=25, guidance=1.0)
         result = evaluate_sets(test, made[name], extractor, resamples=0)
         rows.append(f"| {name} | {result.fid:.1f} | {result.kid * 1000:.1f} | {result.background_synthetic:.2f} |")
     rows[0] = rows[0] % f"{result.background_real:.2f}"
@@ -125,7 +131,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     judged = judge_edits(pipeline, parts, train, test, prompts, extractor, run / "edits.png")
 
     distances = {"samples": nearest(made["saved"], train), "held-out slices": nearest(test, train)}
-    memory = ["| | nearest | 1% | median |", "|---|---|---|---|"]
+    memory = []
     for name, values in distances.items():
         memory.append(f"| {name} | {values.min():.1f} | {np.quantile(values, 0.01):.1f} | {np.median(values):.1f} |")
     copies = int((distances["samples"] < np.quantile(distances["held-out slices"], 0.01)).sum())
@@ -135,14 +141,10 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     if drift is not None:
         save_drift(weights, drift)
     facts: dict[str, Any] = json.loads((run / "run.json").read_text())
-    former = read_model_card(model_folder(facts["base"]) or run)
-    before = ""
-    if former is not None:
-        earlier = {"steps": former.steps, "template": former.template}
-        card = dataclasses.replace(card, notes={**card.notes, "before": earlier})
-        before = f", after {former.steps} steps under the prompt {former.template!r}"
     notes = dict(card.notes) | {"terms": "ODbL 1.0, Alzheimer's Dataset (4 class of images), derived from OASIS"}
-    write_model_card(weights, dataclasses.replace(card, base="tiny", notes=notes))
+    write_model_card(
+        weights, dataclasses.replace(card, base="tiny", notes=notes, data={**card.data, "name": "brain-mri-stages"})
+    )
     forget_paths(weights)
     (weights / "README.md").write_text(
         CARD.format(
@@ -152,9 +154,10 @@ def package(data: Path, run: Path, weights: Path) -> Path:
             minutes=card.notes["training_seconds"] / 60,
             drift=drift or "none",
             template=card.template,
-            before=before,
+            people=people(parts["train"]),
+            held_people=people(parts["test"]),
             stages=", ".join(STAGES),
-            n=128,
+            n=SAMPLES,
             held=len(test),
             extractor=extractor.name,
             steps_s=25,
@@ -168,6 +171,11 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     return weights
 
 
+def people(cohort: Cohort) -> int:
+    """Return how many subjects a cohort has."""
+    return len({record.subject for record in cohort})
+
+
 def judge_edits(
     pipeline: Any,
     parts: Any,
@@ -176,53 +184,56 @@ def judge_edits(
     prompts: dict[str, str],
     extractor: Any,
     figure: Path,
-    count: int = 24,
+    count: int = 32,
     guidance: float = 3.0,
 ) -> dict[str, Any]:
-    """Return how a judge trained on real slices sees edits from NonDemented to MildDemented.
+    """Return how a judge trained on real slices sees edits between NonDemented and MildDemented.
 
     `figure` shows real slices: it stays with the run and is not shipped.
     """
+    stages = ("NonDemented", "MildDemented")
 
     def labels(cohort: Cohort) -> np.ndarray:
-        return np.array([{"NonDemented": 0, "MildDemented": 1}.get(str(v), -1) for v in cohort.values("stage")])
+        return np.array([stages.index(str(v)) if v in stages else -1 for v in cohort.values("stage")])
 
     y_train, y_test = labels(parts["train"]), labels(parts["test"])
     judge = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000, class_weight="balanced"))
     judge.fit(extractor(train[y_train >= 0]), y_train[y_train >= 0])
     real = judge.predict_proba(extractor(test[y_test >= 0]))[:, 1]
-    auc = roc_auc_score(y_test[y_test >= 0], real)
+    judged = {record.subject for record, y in zip(parts["test"], y_test, strict=True) if y >= 0}
 
-    source = test[y_test == 0][:count]
-    seen: dict[str, float] = {}
-    rows = ["| images | judged MildDemented, mean probability | judged MildDemented, part |", "|---|---|---|"]
-    before = [prompts["NonDemented"]] * len(source)
-    results = {
-        name: make_counterfactuals(pipeline, source, before, [prompts[stage]] * len(source), guidance=guidance)
-        for name, stage in (("placebo edit", "NonDemented"), ("edited", "MildDemented"))
-    }
-    for name, images in (
-        ("source", source),
-        ("placebo edit", results["placebo edit"].counterfactual),
-        ("edited", results["edited"].counterfactual),
-        ("edited, with the round trip's loss put back", results["edited"].composed()),
-    ):
-        p = judge.predict_proba(extractor(images))[:, 1]
-        seen[name] = float(p.mean())
-        rows.append(f"| {name} | {p.mean():.3f} | {(p > 0.5).mean():.2f} |")
-    edited = results["edited"]
-    counterfactual_figure(
-        figure,
-        list(edited.source[:6]),
-        list(edited.counterfactual[:6]),
-        threshold=list(((edited.reconstruction - edited.source).abs().mean(1) / 2)[:6].numpy()),
-        title="NonDemented → MildDemented",
-    )
+    kinds = ("source", "placebo edit", "edited", "edited, with the round trip's loss put back")
+    cells: dict[str, list[str]] = {kind: [] for kind in kinds}
+    convinced, psnr = [], []
+    for before, after in ((0, 1), (1, 0)):
+        own = test[y_test == before]
+        source = own[np.linspace(0, len(own) - 1, count).astype(int)]
+        asked = [prompts[stages[before]]] * count
+        placebo = make_counterfactuals(pipeline, source, asked, asked, guidance=guidance)
+        edited = make_counterfactuals(pipeline, source, asked, [prompts[stages[after]]] * count, guidance=guidance)
+        images = (source, placebo.counterfactual, edited.counterfactual, edited.composed())
+        seen = {}
+        for kind, these in zip(kinds, images, strict=True):
+            wanted = judge.predict_proba(extractor(these))[:, after]
+            seen[kind] = float(wanted.mean())
+            cells[kind].append(f"{wanted.mean():.3f} ({(wanted > 0.5).mean():.2f})")
+        convinced.append(seen["edited"] > seen["placebo edit"] + 0.05)
+        psnr.append(float(edited.round_trip_psnr.mean()))
+        counterfactual_figure(
+            figure.with_name(f"{figure.stem}-{stages[after]}.png"),
+            list(edited.source[:: count // 6][:6]),
+            list(edited.composed()[:: count // 6][:6]),
+            threshold=list(((edited.reconstruction - edited.source).abs().mean(1) / 2)[:: count // 6][:6].numpy()),
+            title=f"{stages[before]} → {stages[after]}",
+        )
+    rows = ["| images | NonDemented → MildDemented | MildDemented → NonDemented |", "|---|---|---|"]
+    rows += [f"| {kind} | {there} | {back} |" for kind, (there, back) in cells.items()]
     return {
-        "verdict": CONVINCED if seen["edited"] > seen["placebo edit"] + 0.05 else NOT_CONVINCED,
-        "auc": auc,
-        "edits": len(source),
+        "verdict": CONVINCED if all(convinced) else NOT_CONVINCED,
+        "auc": roc_auc_score(y_test[y_test >= 0], real),
+        "judge_people": len(judged),
+        "edits": count,
         "guidance": guidance,
         "judge": "\n".join(rows),
-        "psnr": float(edited.round_trip_psnr.mean()),
+        "psnr": float(np.mean(psnr)),
     }
