@@ -89,3 +89,21 @@ def test_captions_longer_than_the_text_encoder_are_refused() -> None:
     check_caption_length("abcdef", tokenizer)  # and two for start and end
     with pytest.raises(DataError, match=r"'abcdefg' is 9 tokens long, and the text encoder takes 8"):
         check_caption_length(["abc", "abcdefg"], tokenizer)
+
+
+def test_every_name_can_be_imported_from_where_it_was() -> None:
+    from latentdrift.data import captions
+
+    assert {"PromptTemplate", "check_caption_length", "default_template", "value_words"} <= set(captions.__all__)
+    assert all(hasattr(captions, name) for name in captions.__all__)
+
+
+def test_three_values_are_enumerated() -> None:
+    assert value_words("Effusion|Mass|No_Nodule") == "effusion, mass and no nodule"
+
+
+@pytest.mark.parametrize(("value", "words"), [("F", "female"), ("m", "male"), ("Female", "female"), ("MALE", "male")])
+def test_sexes(value: str, words: str) -> None:
+    assert PromptTemplate("{sex}").caption({"sex": value}) == words
+    person = {"female": "woman", "male": "man"}[words]
+    assert PromptTemplate("{sex:person}").caption({"sex": value}) == person

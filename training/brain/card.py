@@ -41,8 +41,8 @@ pipeline_tag: text-to-image
 # tiny-brain
 
 `tiny` fine-tuned on {train} axial T1-weighted brain slices of {people} people in four stages of dementia, {steps} steps
-of {batch} in which rare stages are drawn more often ({minutes:.0f} minutes on two processor cores, other work beside it).
-Only the U-Net is its own. Drift saved with it: {drift}. Prompts: "{template}" with the words of {stages}.
+of {batch} in which rare stages are drawn more often ({minutes:.0f} minutes on two processor cores, other work beside
+it). Only the U-Net is its own. Drift saved with it: {drift}. Prompts: "{template}" with the words of {stages}.
 
 ## Data and terms
 
@@ -54,7 +54,8 @@ of a slice. Two people have the stage ModerateDemented. Not for clinical use.
 
 ## Samples
 
-{n} samples a row against {held} slices of {held_people} held-out people; {extractor} features, {steps_s} steps, no guidance.
+{n} samples a row against {held} slices of {held_people} held-out people; {extractor} features, {steps_s} steps, no
+guidance.
 
 {table}
 
@@ -104,7 +105,7 @@ def package(data: Path, run: Path, weights: Path) -> Path:
     cohort = Cohort.open(data)
     parts = cohort.split(FRACTIONS, seed=0)
     train, test = read(parts["train"], card.size), read(parts["test"], card.size)
-    template = PromptTemplate(card.template)
+    template = PromptTemplate.restore(card.template)
     prompts = {stage: template.caption({"stage": stage}) for stage in STAGES}
     weights.mkdir(parents=True, exist_ok=True)
     extractor = load_extractor("efficientnet-lite0")

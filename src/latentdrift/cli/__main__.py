@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 COMMANDS = {
+    "prepare": "bring a data set, DICOM or NIfTI files to a cohort of images",
+    "audit": "check a cohort: subjects and near-duplicates shared by its parts",
     "finetune": "fine-tune a base model on a folder of images, with or without drift",
     "generate": "make images from prompts or attributes",
     "counterfactual": "show what real images would look like under other attributes",

@@ -70,9 +70,11 @@ def main(arguments: Sequence[str]) -> int:
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
     source = parse_attributes(options.source, card, "--source")
     target = source | parse_attributes(options.target, card, "--target")
-    template = PromptTemplate(card.template)
+    template = PromptTemplate.restore(card.template)
     before, after = template.caption(source), template.caption(target)
     opened = open_images(options.image, options, card, scans=bool(options.export))
+    for one in opened:
+        check_formats(options.export, one.source)
     files = [one.file for one in opened]
     images = torch.stack([one.image for one in opened])
     with progress(options.quiet) as tell:

@@ -207,7 +207,7 @@ def edit_template(folder: Path, tell: Tell) -> dict[str, Any]:
 
     pipeline = load_pipeline("tiny-brain")
     card = pipeline.latentdrift_card
-    template = PromptTemplate(card.template)
+    template = PromptTemplate.restore(card.template)
     stages = ["VeryMildDemented", "MildDemented", "ModerateDemented"]
     image = torch.from_numpy(template_slice(size=card.size)).expand(3, -1, -1) * 2 - 1
     result = make_counterfactuals(

@@ -37,7 +37,8 @@ class FinetuneOptions:
     rule: Literal["start", "forward", "paper", "matched"] = "start"
     """Where the drift acts."""
     template: str | None = None
-    """Caption template such as "a brain MRI slice, {stage}"; made from the attributes by default."""
+    """Captions: a template such as "an MRI of a {stage} brain"; simple or diverse, with +patient for age and sex (21
+    wordings a class); or a YAML, TOML or TXT file of templates. Made from the attributes by default."""
     label: str | None = None
     """What to call the class of class folders; with a table, the column that is the class."""
     columns: tuple[str, ...] = ()
@@ -74,9 +75,9 @@ def main(arguments: Sequence[str]) -> int:
 
     with progress(options.quiet) as tell, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LowContrastWarning)
-        cohort = Cohort.open(
-            options.data, label=options.label, columns=needed_columns(options), missing=options.missing
-        )
+        columns, tolerant = needed_columns(options)
+        missing = "keep" if tolerant and options.missing == "refuse" else options.missing
+        cohort = Cohort.open(options.data, label=options.label, columns=columns, missing=missing)
         model = finetune_model(
             cohort,
             options.out,
@@ -108,13 +109,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def needed_columns(options: FinetuneOptions) -> list[str] | None:
-    """Return the attributes that training will use, or None for all: values missing elsewhere do not matter."""
+def needed_columns(options: FinetuneOptions) -> tuple[list[str] | None, bool]:
+    """Return the attributes that training will use, or None for all, and whether images may lack some of them.
+
+    Values missing elsewhere do not matter. Sets of templates and files take what the cohort has; parts in brackets are
+    left out of a caption where the value is missing, and a missing value that a caption needs is an error by itself.
+    """
     from latentdrift.data import PromptTemplate
 
     names = list(options.columns)
+    tolerant = False
     if options.template is not None:
-        names += PromptTemplate(options.template).attribute_names
+        if "{" not in options.template:
+            return (names or None), True
+        template = PromptTemplate(options.template)
+        names += template.attribute_names
+        tolerant = set(template.required_names) != set(template.attribute_names)
     if not names:
-        return None
-    return list(dict.fromkeys([*names, *([options.training.balance] if options.training.balance else [])]))
+        return None, tolerant
+    return list(dict.fromkeys([*names, *([options.training.balance] if options.training.balance else [])])), tolerant

@@ -58,14 +58,18 @@ def main(arguments: Sequence[str]) -> int:
         use_sampler(pipeline, options.sampler)
     card = pipeline.latentdrift_card
     if options.prompt:
-        wishes: list[tuple[str, Attributes]] = [(prompt, {}) for prompt in options.prompt]
+        wishes: list[tuple[str | None, Attributes]] = [(prompt, {}) for prompt in options.prompt]
     else:
         card = require_card(card, options.model, "--prompt")
-        combinations = all_combinations(card, parse_attributes(options.attributes, card, "--attributes"))
-        template = PromptTemplate(card.template)
-        wishes = [(template.caption(wish), wish) for wish in combinations]
-    chosen = [wishes[index % len(wishes)] for index in range(options.count)]
+        template = PromptTemplate.restore(card.template)
+        fixed = parse_attributes(options.attributes, card, "--attributes")
+        wishes = [(None, wish) for wish in all_combinations(card, fixed, template.required_names)]
     seeds = [options.seed + index for index in range(options.count)]
+    chosen = []
+    for index, seed in enumerate(seeds):
+        prompt, wish = wishes[index % len(wishes)]
+        # Of several wordings, each seed gets its own.
+        chosen.append((template.caption(wish, key=str(seed)) if prompt is None else prompt, wish))
     rows = []
     options.out.mkdir(parents=True, exist_ok=True)
     gray = card is not None and card.gray

@@ -56,8 +56,10 @@ def known_value(name: str, text: str, values: list[str | float]) -> str | float:
     raise UnknownNameError(f"value of {name}", text, [str(value) for value in values])
 
 
-def all_combinations(card: ModelCard, fixed: Attributes) -> list[Attributes]:
+def all_combinations(card: ModelCard, fixed: Attributes, required: Sequence[str] | None = None) -> list[Attributes]:
     """Return every combination of the attributes' values that agrees with `fixed`; numbers by their middle.
+
+    Attributes that are not `required` (all where None) are left out unless `fixed` names them.
 
     Raises:
         ConfigurationError: an attribute was free text in training, and no value is given.
@@ -66,6 +68,8 @@ def all_combinations(card: ModelCard, fixed: Attributes) -> list[Attributes]:
     for name, values in card.attributes.items():
         if name in fixed:
             columns.append([(name, fixed[name])])
+        elif required is not None and name not in required:
+            continue
         elif not values:
             raise ConfigurationError(f"{name} was another text in every image: give {name}=TEXT, or --prompt.")
         elif all(isinstance(value, int | float) for value in values):

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from latentdrift.data.cohort import Cohort as Cohort
     from latentdrift.data.images import to_array as to_array
     from latentdrift.data.images import write_png as write_png
+    from latentdrift.data.leakage import find_leakage as find_leakage
+    from latentdrift.data.pairs import Pair as Pair
+    from latentdrift.data.pairs import longitudinal_pairs as longitudinal_pairs
+    from latentdrift.data.prompts import as_template as as_template
+    from latentdrift.data.prompts import instruction as instruction
+    from latentdrift.data.prompts import prompt_set as prompt_set
     from latentdrift.data.records import Record as Record
     from latentdrift.data.splits import Split as Split
     from latentdrift.data.transform import ImageTransform as ImageTransform
@@ -19,11 +25,17 @@ if TYPE_CHECKING:
 _HOME = {
     "Cohort": "cohort",
     "ImageTransform": "transform",
+    "Pair": "pairs",
     "PromptTemplate": "captions",
+    "as_template": "prompts",
     "Record": "records",
     "Split": "splits",
     "check_caption_length": "captions",
     "default_template": "captions",
+    "find_leakage": "leakage",
+    "instruction": "prompts",
+    "longitudinal_pairs": "pairs",
+    "prompt_set": "prompts",
     "to_array": "images",
     "write_png": "images",
 }

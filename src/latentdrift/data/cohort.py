@@ -12,7 +12,7 @@ import numpy as np
 
 from latentdrift.data.images import check_image, is_gray
 from latentdrift.data.records import CLASS_NAMES, Record, Value, content_hash
-from latentdrift.data.splits import DEFAULT_FRACTIONS, Split, assign
+from latentdrift.data.splits import DEFAULT_FRACTIONS, Split, assign, strata
 from latentdrift.data.tables import Row, read_rows
 from latentdrift.errors import ConfigurationError, DataError, UnknownNameError
 
@@ -187,7 +187,7 @@ class Cohort(Sequence[Record]):
         seed: int = 0,
         block: int = 12,
         *,
-        stratify: str | None = None,
+        stratify: str | Sequence[str] | None = None,
     ) -> Split:
         """Return disjoint parts, by subject where subjects are known, else by interleaved blocks of neighbouring files.
 
@@ -195,16 +195,20 @@ class Cohort(Sequence[Record]):
             fractions: name and share of each part; the shares add up to 1.
             seed: same seed, same parts.
             block: files in a block, where there are no subjects.
-            stratify: the attribute whose values should be in every part in proportion.
+            stratify: the attribute, or attributes, whose values should be in every part in proportion.
 
         Raises:
             ConfigurationError, UnknownNameError: fractions, block or attribute that cannot be.
             DataError: too few images or subjects.
         """
-        if stratify is not None and stratify not in self.attribute_names:
-            raise UnknownNameError("attribute", stratify, self.attribute_names)
-        by = stratify or self.class_attribute()
-        classes = [record.attributes.get(by) if by else None for record in self._records]
+        wanted = [stratify] if isinstance(stratify, str) else list(stratify or ())
+        for name in wanted:
+            if name not in self.attribute_names:
+                raise UnknownNameError("attribute", name, self.attribute_names)
+        by = ", ".join(wanted) or self.class_attribute()
+        classes: Sequence[object] = [record.attributes.get(by) if by else None for record in self._records]
+        if not isinstance(stratify, str) and wanted:
+            classes = strata(self._records, wanted)
         parts, strategy = assign(self._records, classes, fractions, seed, block)
         if by:
             strategy += f"; stratified by {by}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,31 @@ def natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
+def strata(records: Sequence[Record], names: Sequence[str], bins: int = 4) -> list[tuple[object, ...]]:
+    """Return what several attributes are stratified by, a tuple a record: words as they are, numbers by quantile.
+
+    `assign` balances each attribute by itself: their combinations would be too rare to be in every part.
+
+    Args:
+        records: the cohort.
+        names: attributes; a record that lacks one counts as a class of its own there.
+        bins: intervals of about equal numbers of records, for an attribute with more numbers than that.
+    """
+    columns: list[list[object]] = []
+    for name in names:
+        values = [record.attributes.get(name) for record in records]
+        numbers = {value for value in values if isinstance(value, int | float)}
+        if len(numbers) <= bins or any(isinstance(value, str) for value in values):
+            columns.append(list(values))
+            continue
+        known = [value for value in values if isinstance(value, int | float)]
+        edges = np.quantile(known, np.arange(1, bins) / bins)
+        columns.append(
+            [int(np.searchsorted(edges, v, side="right")) if isinstance(v, int | float) else None for v in values]
+        )
+    return list(zip(*columns, strict=True))
+
+
 def assign(
     records: Sequence[Record], classes: Sequence[object], fractions: Mapping[str, float], seed: int, block: int
 ) -> tuple[dict[str, list[int]], str]:
@@ -38,7 +64,14 @@ def assign(
     With subjects, whole subjects are dealt out in random order. Without, the file numbers follow the slices' order, so
     a random split would put neighbours on both sides and one long block would be another distribution: short blocks of
     neighbours are dealt out along the order. Either way each goes to the part that lags most behind its share of the
-    class and of the whole.
+    class and of the whole; a subject whose images are of several classes counts for each of them.
+
+    Args:
+        records: the cohort.
+        classes: one a record; a tuple is several, of several attributes, each to be in every part in proportion.
+        fractions: share of each part.
+        seed: decides the order of subjects, and between parts that lag alike.
+        block: most neighbouring files in a block.
 
     Raises:
         ConfigurationError: fractions that do not add up to 1, or a block below 1.
@@ -55,7 +88,7 @@ def assign(
     rng = np.random.default_rng(seed)
     by_subject = any(record.subject is not None for record in records)
     if by_subject:
-        groups = _subject_groups(records, classes)
+        groups = _subject_groups(records)
         groups = [groups[i] for i in rng.permutation(len(groups))]
         people = len(groups)
         strategy = f"by subject: {people} subjects, none in two parts"
@@ -65,7 +98,7 @@ def assign(
             f"by interleaved blocks of at most {block} neighbouring files within a class; there is no subject column, "
             "so slices of one subject may still be in two parts"
         )
-    parts = _deal(groups, fractions, rng, 0.0 if by_subject else 0.5)
+    parts = _deal(groups, _labels(classes), fractions, rng, 0.0 if by_subject else 0.5)
     empty = [name for name, found in parts.items() if not found]
     if empty:
         what = f"{len(groups)} subjects" if by_subject else f"{len(records)} images"
@@ -76,44 +109,54 @@ def assign(
     return {name: sorted(found) for name, found in parts.items()}, strategy
 
 
-def _subject_groups(records: Sequence[Record], classes: Sequence[object]) -> list[tuple[object, list[int]]]:
+def _subject_groups(records: Sequence[Record]) -> list[list[int]]:
     members: dict[object, list[int]] = {}
     for index, record in enumerate(records):
         members.setdefault(record.subject if record.subject is not None else (record.key,), []).append(index)
-    groups = []
-    for indices in members.values():
-        own = [classes[i] for i in indices]
-        groups.append((max(own, key=own.count), indices))
-    return groups
+    return list(members.values())
 
 
-def _block_groups(
-    records: Sequence[Record], classes: Sequence[object], smallest: float, block: int
-) -> list[tuple[object, list[int]]]:
+def _block_groups(records: Sequence[Record], classes: Sequence[object], smallest: float, block: int) -> list[list[int]]:
     members: dict[object, list[int]] = {}
     for index in sorted(range(len(records)), key=lambda i: natural_key(records[i].key)):
         members.setdefault(classes[index], []).append(index)
     groups = []
-    for name, indices in members.items():
+    for indices in members.values():
         # A rare class gets shorter blocks, so that the smallest part has some of it too.
         length = max(1, min(block, int(len(indices) * smallest)))
-        groups += [(name, indices[start : start + length]) for start in range(0, len(indices), length)]
+        groups += [indices[start : start + length] for start in range(0, len(indices), length)]
     return groups
 
 
+def _labels(classes: Sequence[object]) -> list[list[object]]:
+    """Return the labels of each record: its class, or one for each attribute, told apart by position."""
+    return [list(enumerate(found)) if isinstance(found, tuple) else [found] for found in classes]
+
+
 def _deal(
-    groups: Sequence[tuple[object, list[int]]], fractions: Mapping[str, float], rng: np.random.Generator, jitter: float
+    groups: Sequence[list[int]],
+    labels: Sequence[list[object]],
+    fractions: Mapping[str, float],
+    rng: np.random.Generator,
+    jitter: float,
 ) -> dict[str, list[int]]:
+    """Deal groups out, each to the part that lags most behind: iterative stratification (Sechidis et al., 2011)."""
     names, shares = list(fractions), np.array(list(fractions.values()))
     parts: dict[str, list[int]] = {name: [] for name in names}
     total = np.zeros(len(names))
     of_class: dict[object, np.ndarray] = {}
-    for name, indices in groups:
-        own = of_class.setdefault(name, np.zeros(len(names)))
-        count = len(indices)
-        lag = shares * (own.sum() + count) - own + shares * (total.sum() + count) - total
-        chosen = int(np.argmax(lag + jitter * count * rng.random(len(names))))
+    for indices in groups:
+        counts = Counter(label for index in indices for label in labels[index])
+        owned = {label: of_class.setdefault(label, np.zeros(len(names))) for label in counts}
+        lag = np.zeros(len(names))
+        for label, count in counts.items():
+            lag += shares * (owned[label].sum() + count) - owned[label]
+        size = len(indices)
+        # The whole weighs as much as one attribute, however many there are.
+        lag = lag + shares * (total.sum() + size) - total
+        chosen = int(np.argmax(lag + jitter * size * rng.random(len(names))))
         parts[names[chosen]] += indices
-        own[chosen] += count
-        total[chosen] += count
+        for label, count in counts.items():
+            owned[label][chosen] += count
+        total[chosen] += size
     return parts

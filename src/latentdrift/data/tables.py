@@ -49,9 +49,9 @@ def read_rows(folder: Path, *, label: str | None, text_columns: frozenset[str]) 
     if len(tables) == 2:
         raise DataError(f"{folder} holds both metadata.csv and metadata.jsonl. Keep one of them.")
     if not tables:
-        return _class_folders(folder, label or "label")
+        return class_folders(folder, label or "label")
     try:
-        read = _read_csv if tables[0].suffix == ".csv" else _read_jsonl
+        read = _read_csv if tables[0].suffix == ".csv" else read_jsonl
         lines, columns = read(tables[0])
     except UnicodeDecodeError as error:
         raise DataError(
@@ -65,14 +65,14 @@ def read_rows(folder: Path, *, label: str | None, text_columns: frozenset[str]) 
     if label is not None and label not in columns:
         raise UnknownNameError(f"column in {tables[0]} called", label, set(columns) - {FILE_COLUMN})
     if tables[0].suffix == ".csv":
-        _type_columns(lines, [name for name in columns if name != FILE_COLUMN and name not in text_columns])
+        type_columns(lines, [name for name in columns if name != FILE_COLUMN and name not in text_columns])
     rows, seen = [], dict[str, str]()
     for where, cells in lines:
         name = _inside(where, cells.pop(FILE_COLUMN))
         if name in seen:
             raise DataError(f"{where}: {name} is listed already, in {seen[name]}. Every file may be listed once.")
         seen[name] = where
-        _refuse_not_a_number(where, cells)
+        refuse_not_a_number(where, cells)
         rows.append(Row(where, name, cells))
     return rows, [name for name in columns if name != FILE_COLUMN]
 
@@ -101,7 +101,8 @@ def _read_csv(path: Path) -> tuple[list[tuple[str, dict[str, Value | None]]], li
     return lines, columns
 
 
-def _read_jsonl(path: Path) -> tuple[list[tuple[str, dict[str, Value | None]]], list[str]]:
+def read_jsonl(path: Path) -> tuple[list[tuple[str, dict[str, Value | None]]], list[str]]:
+    """Return (where it stands, cells) of every line, and the columns in the order in which they first appear."""
     lines: list[tuple[str, dict[str, Value | None]]] = []
     columns: dict[str, None] = {}
     with path.open(encoding="utf-8-sig") as file:
@@ -130,7 +131,7 @@ def _read_jsonl(path: Path) -> tuple[list[tuple[str, dict[str, Value | None]]], 
     return lines, list(columns)
 
 
-def _type_columns(lines: list[tuple[str, dict[str, Value | None]]], columns: list[str]) -> None:
+def type_columns(lines: list[tuple[str, dict[str, Value | None]]], columns: list[str]) -> None:
     """Make a column numbers where every cell is one. Zero-padded digits are codes, and words such as None are words."""
     for name in columns:
         cells = [str(row[name]) for _, row in lines if row[name] is not None]
@@ -143,7 +144,8 @@ def _type_columns(lines: list[tuple[str, dict[str, Value | None]]], columns: lis
                 row[name] = kind(str(row[name]))
 
 
-def _refuse_not_a_number(where: str, cells: dict[str, Value | None]) -> None:
+def refuse_not_a_number(where: str, cells: dict[str, Value | None]) -> None:
+    """Raise DataError for the first cell that is NaN or infinite."""
     for name, value in cells.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise DataError(f"{where}: {name!r} is {value}. Write a number, or leave the cell empty.")
@@ -161,7 +163,7 @@ def _inside(where: str, name: Value | None) -> str:
     return str(path)
 
 
-def _class_folders(folder: Path, label: str) -> tuple[list[Row], list[str]]:
+def class_folders(folder: Path, label: str) -> tuple[list[Row], list[str]]:
     """Return rows from folders: the class is the first folder below `folder` that is not a split's name."""
     rows = []
     for path in sorted(folder.rglob("*")):

@@ -27,7 +27,7 @@ def describe_run(
     method: str,
     drift: str | float | LatentDrift | None,
     rule: str,
-    template: str,
+    template: str | Mapping[str, Any],
     config: Any,
     settings: Any,
     fractions: Mapping[str, float],

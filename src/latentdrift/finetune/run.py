@@ -13,6 +13,7 @@ import torch
 
 from latentdrift.data import Cohort, ImageTransform, PromptTemplate, check_caption_length, default_template
 from latentdrift.data.prepare import read_preparation
+from latentdrift.data.prompts import as_template
 from latentdrift.data.splits import DEFAULT_FRACTIONS
 from latentdrift.drift import DriftMismatchWarning, LatentDrift
 from latentdrift.errors import ConfigurationError
@@ -43,7 +44,7 @@ def finetune_model(
     method: str = "basic",
     drift: str | float | LatentDrift | None = "auto",
     rule: str = "start",
-    template: str | None = None,
+    template: str | Path | Mapping[str, Any] | PromptTemplate | None = None,
     config: TrainingConfig | None = None,
     method_config: Any = None,
     fractions: Mapping[str, float] | None = None,
@@ -64,7 +65,8 @@ def finetune_model(
         method: fine-tuning method by name.
         drift: see `choose_drift`; "none" trains and saves without.
         rule: where the drift acts: start, forward, paper or matched.
-        template: caption template such as "a brain MRI slice, {stage}"; made from the attributes by default.
+        template: caption template such as "an MRI of a {stage} brain", a set of them by name ("diverse+patient"), or a
+            template file; made from the attributes by default.
         config: settings shared by all methods.
         method_config: settings of the method.
         fractions: parts of the cohort, {"train": 0.8, "validation": 0.1, "test": 0.1} by default.
@@ -84,7 +86,7 @@ def finetune_model(
     settings = method_config or method_class.config_class()
     out, shares = Path(out), dict(fractions or DEFAULT_FRACTIONS)
     tell = stage or (lambda *_: None)
-    prompts = PromptTemplate(template) if template else default_template(cohort)
+    prompts = as_template(template, cohort, attribute=config.balance) if template else default_template(cohort)
     prompts.check(cohort)
     captions = sample_captions(cohort, prompts)
     if config.balance is not None:
@@ -92,7 +94,7 @@ def finetune_model(
     if "train" not in shares:
         raise ConfigurationError(f"No part of the split is called 'train': {', '.join(shares)}. Name one so.")
     parts = cohort.split(shares, seed=config.seed)
-    facts = describe_run(cohort, base, method, drift, rule, prompts.texts[0], config, settings, shares)
+    facts = describe_run(cohort, base, method, drift, rule, prompts.stored(), config, settings, shares)
     if has_finished(out, facts):
         return out / "model"
 
@@ -159,8 +161,10 @@ def finetune_model(
         steps=config.steps,
         size=transform.size,
         gray=parts["train"].is_gray(64),
-        template=prompts.texts[0],
-        attributes={name: attribute_values(cohort, name) for name in prompts.attribute_names},
+        template=prompts.stored(),
+        attributes={
+            name: attribute_values(cohort, name) for name in prompts.attribute_names if name in cohort.attribute_names
+        },
         data={"name": cohort.name, "images": len(parts["train"]), "content_hash": facts["data"]["content_hash"]},
         notes=notes,
     )
@@ -193,7 +197,8 @@ def sheet(out: Path, step: int) -> Path:
 
 def attribute_values(cohort: Cohort, name: str, most: int = 50) -> list[Any]:
     """Return the values an attribute has; quartiles of numbers that take many; nothing for free text."""
-    values = sorted(set(cohort.values(name)), key=lambda value: (isinstance(value, str), value))
+    known = {record.attributes[name] for record in cohort if name in record.attributes}
+    values = sorted(known, key=lambda value: (isinstance(value, str), value))
     if len(values) <= most:
         return list(values)
     if any(isinstance(value, str) for value in values):

@@ -28,7 +28,7 @@ class ModelCard:
         steps: optimizer steps.
         size: side of the images in pixels.
         gray: every training image was gray, so images are written with one channel.
-        template: caption template, such as "a brain MRI slice, {stage}".
+        template: caption template, such as "an MRI of a {stage} brain", or what `PromptTemplate.stored` returned.
         attributes: the values each attribute had in training.
         data: facts about the cohort (name, number of images, content hash, terms).
         notes: free facts (terms, seconds, figures).
@@ -39,7 +39,7 @@ class ModelCard:
     steps: int
     size: int
     gray: bool
-    template: str
+    template: str | Mapping[str, Any]
     attributes: Mapping[str, Sequence[str | float]] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)

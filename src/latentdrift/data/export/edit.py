@@ -139,14 +139,17 @@ def reopen(known: Mapping[str, Any], size: int) -> EditSource:
     cut = None if known["cut"] is None else Cut.from_dict(known["cut"])
     if isinstance(found, Volume) == (cut is None):
         raise DataError(f"{files[0]} is no longer what {known['file_name']} was made of. Prepare the cohort again.")
-    if isinstance(found, Plane):
-        plane = found
-    else:
-        plane = plane_of(treated(found, known["strip"], "none"), cut)  # type: ignore[arg-type]
+    plane = found if isinstance(found, Plane) else slice_of(found, known["strip"], cut)
     placement = Placement.from_dict({**known["placement"], "size": size})
     if placement.shape != plane.pixels.shape:
         raise DataError(f"{files[0]} has another size than when {known['file_name']} was made. Prepare it again.")
     return EditSource(files, known["frame"], plane, placement, cut, prepared=True)
+
+
+def slice_of(volume: Volume, strip: str, cut: Cut | None) -> Plane:
+    """Return the slice of a volume, its skull stripped as it was when it was prepared."""
+    assert cut is not None
+    return plane_of(treated(volume, strip, "none"), cut)
 
 
 def write_edit(
@@ -175,17 +178,28 @@ def write_edit(
         ConfigurationError: a format that the scan cannot be written in.
         DataError: the disk is full.
     """
-    check_formats(formats)
+    check_formats(formats, source)
     facts = {**description, "source_sha256": source.source_hash()}
     written = [EXPORTS[name](source, change, stem, facts, mark, keep_identifiers) for name in dict.fromkeys(formats)]
     return written
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Raise `UnknownNameError` for the first format that there is not."""
+def check_formats(formats: Sequence[str], source: EditSource | None = None) -> None:
+    """Raise for the first format that there is not, or that the edit of `source` cannot be written in.
+
+    Raises:
+        UnknownNameError: no such format.
+        ConfigurationError: the source is in another format.
+    """
     for name in formats:
         if name not in EXPORTS:
             raise UnknownNameError("export format", name, EXPORTS)
+        if source is not None and name in OWN_FORMATS:
+            own = format_of(source.files[0])
+            if own != name or (name == "nifti" and source.cut is None):
+                raise ConfigurationError(
+                    f"{source.files[0]} is no {OWN_FORMATS[name]}, so its edit cannot be one. Leave {name} out."
+                )
 
 
 Export = Callable[[EditSource, NDArray[np.float32], Path, Mapping[str, Any], bool, bool], Path]
@@ -218,8 +232,7 @@ def write_nifti(
     """A copy of the volume in which the slice has changed."""
     from latentdrift.data.export.nifti import write_nifti_edit
 
-    if format_of(source.files[0]) != "nifti" or source.cut is None:
-        raise ConfigurationError(f"{source.files[0]} is no NIfTI volume, so its edit cannot be one. Leave nifti out.")
+    assert source.cut is not None
     out = with_suffix(stem, ".nii.gz")
     return write_nifti_edit(
         source.files[0], out, source.cut, change, frame=source.frame, description=facts, keep_text=keep_identifiers
@@ -232,8 +245,6 @@ def write_dicom(
     """A derived DICOM image that references its source."""
     from latentdrift.data.export.dicom import write_dicom_edit
 
-    if format_of(source.files[0]) != "dicom":
-        raise ConfigurationError(f"{source.files[0]} is no DICOM file, so its edit cannot be one. Leave dicom out.")
     return write_dicom_edit(
         source.files,
         with_suffix(stem, ".dcm"),
@@ -250,6 +261,9 @@ def with_suffix(stem: Path, suffix: str) -> Path:
     """Return the path with a suffix added: names such as "scan.1" keep all their parts."""
     return stem.with_name(stem.name + suffix)
 
+
+OWN_FORMATS = {"nifti": "NIfTI volume", "dicom": "DICOM file"}
+"""Formats that only a scan of that format can be written in."""
 
 EXPORTS: Mapping[str, Export] = {
     "png16": write_png,

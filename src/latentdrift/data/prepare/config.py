@@ -41,8 +41,8 @@ class PrepareConfig:
     strip: str = "none"
     """Skull stripping by an installed tool: hd-bet, synthstrip, ants or bet, auto for the first there is, or none."""
     register: Literal["none", "rigid", "affine"] = "none"
-    """Registration to the MNI152 template by ANTs, where that is installed; strip the skull too. Positions are then best
-    measured from the origin. A registered slice is resampled, so an edit of it cannot go back into its scan."""
+    """Registration to the MNI152 template by ANTs, where that is installed; strip the skull too, and measure positions
+    from the origin. A registered slice is resampled, so an edit of it cannot go back into its scan."""
     min_foreground: float = 0.02
     """Slices of which less than this part is foreground are refused."""
     bits: Literal["auto", "8", "16"] = "auto"

@@ -8,6 +8,7 @@ import gc
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,8 +21,11 @@ from latentdrift.errors import DataError
 LONGEST_LINE = 1 << 20
 """Characters; the longest line of a real table has some thousand."""
 
-LARGEST_TABLE = 1 << 30
-"""Characters after decompression; the largest real table (MIMIC-CXR's metadata) has a twentieth of it."""
+LARGEST_TABLE = 1 << 28
+"""Characters after decompression; MIMIC-CXR's metadata, the longest, has 377,110 lines of some hundred each."""
+
+MOST_COLUMNS, MOST_ROWS, MOST_CELLS = 2_000, 2_000_000, 20_000_000
+"""Several times what the real tables have: some hundred columns, 377,110 rows, 5,000,000 cells."""
 
 OLDEST = 120
 """Years; a larger age is a typing error."""
@@ -117,14 +121,19 @@ def read_table(path: Path) -> Table:
         with _open(path) as file:
             reader = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
             columns = [name.strip() for name in next(reader, [])]
-            twice = sorted({name for name in columns if name and columns.count(name) > 1})
+            if len(columns) > MOST_COLUMNS:
+                raise DataError(f"{path} has {len(columns)} columns in its first line. Is it a table?")
+            twice = [name for name, times in Counter(columns).items() if name and times > 1]
             if twice:
-                raise DataError(f"{path} has the column {twice[0]!r} twice. Rename or remove one.")
+                raise DataError(f"{path} has the column {twice[0]!r:.80} twice. Rename or remove one.")
             if not any(columns):
                 raise DataError(f"{path} has no names of columns in its first line. Is it empty?")
             width = len(columns)
             for cells in reader:
                 line = reader.line_num
+                count = len(rows) + len(refused)
+                if count > MOST_ROWS or count * width > MOST_CELLS:
+                    raise DataError(f"{path} is longer than any table of the data set. Is it a table?")
                 if len(cells) != width:
                     if not any(cells):
                         continue
