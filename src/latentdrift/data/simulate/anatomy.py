@@ -1,27 +1,33 @@
 """The tissue volumes the simulator deforms, made once from the MNI152 template that nilearn ships.
 
-Everything is in MNI millimetres (right, anterior, superior). Three 1 mm volumes describe the anatomy: the template's T1
-intensity, the distance to the nearest sulcus, and the ventricles. One 2 mm vector field describes how
-ventricles grow: the gradient of the potential whose source is the ventricles, so its divergence is positive inside them
-and close to zero elsewhere, as in the volume-change models of atrophy (Karacali and Davatzikos 2006).
+Everything is in MNI millimetres (right, anterior, superior) and covers the whole brain. Volumes at 1 mm describe the
+anatomy: the template's T1 intensity, the distance to the nearest sulcus, the ventricles, the hippocampi. Two vector
+fields at 2 mm describe how it changes: the growth of the ventricles, and the shrinking of the hippocampi into the
+temporal horns beside them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdrift.data.simulate.flows import flow_of, hold_at_skull, window
+from latentdrift.data.simulate.lesions import expected_volumes, proneness
+from latentdrift.data.simulate.sampling import Volume
 from latentdrift.errors import ConfigurationError
 
-Volume = NDArray[np.float32]
+BOX = ((-76, 76), (-112, 78), (-76, 86))
+"""What is kept of the template, MNI mm: its brain, which ends at 72, -107 to 73, and -72 to 82."""
 
-BOTTOM, TOP = -22, 54
-"""Lowest and highest slice kept, in MNI mm: all that a slice through the lateral ventricles can reach when deformed."""
+HIPPOCAMPUS = (
+    (24, -9, -23), (27, -15, -19), (29, -21, -15), (30, -28, -10), (29, -34, -5), (24, -39, 0),
+)  # fmt: skip
+"""Axis of the right hippocampus in the template, head to tail, read off the template itself."""
 
 
 @dataclass(frozen=True)
@@ -31,51 +37,38 @@ class Anatomy:
     Attributes:
         t1: (X, Y, Z) template intensity, 0 to 1, at 1 mm.
         sulci: (X, Y, Z) distance to the nearest sulcus or outer surface, mm, at most 10. Widening is a level of it.
-        ventricles: (X, Y, Z) share of a voxel that is ventricle, 0 to 1.
+        ventricles: (X, Y, Z) share of a voxel that is lateral or third ventricle, 0 to 1.
+        horns: (X, Y, Z) share of a voxel that is temporal horn, beside the hippocampus, 0 to 1.
+        hippocampi: (X, Y, Z) share of a voxel that is hippocampus, 0 to 1.
         brain: (X, Y, Z) share of a voxel inside the skull-stripped brain, 0 to 1.
+        white: (X/2, Y/2, Z/2, 2) at 2 mm: share of white matter, and how readily lesions form there (`lesions.py`).
+        lesion_volumes: (T,) the lesions' expected volume, mL, at each threshold of `lesions.THRESHOLDS`.
         growth: (X/2, Y/2, Z/2, 3) displacement in mm of the ventricles' growth, per unit of flow, at 2 mm.
+        shrinkage: the same for the hippocampi; exactly zero away from them.
     """
 
     origin: tuple[float, float, float]
     t1: Volume
     sulci: Volume
     ventricles: Volume
+    horns: Volume
+    hippocampi: Volume
     brain: Volume
+    white: Volume
+    lesion_volumes: NDArray[np.float64]
     growth: Volume
+    shrinkage: Volume
 
-
-def sample(volume: Volume, points: Volume, origin: tuple[float, float, float], spacing: float = 1.0) -> Volume:
-    """Return `volume` (X, Y, Z) at `points` (3, N) in mm, trilinear, the border value continued outside."""
-    from scipy.ndimage import map_coordinates
-
-    index = (points - np.asarray(origin, np.float32)[:, None]) / np.float32(spacing)
-    found: Volume = map_coordinates(volume, index, order=1, mode="nearest", output=np.float32)
-    return found
-
-
-def sample_vectors(field: Volume, points: Volume, origin: tuple[float, float, float], spacing: float) -> Volume:
-    """Return the vector `field` (X, Y, Z, 3) at `points` (3, N), trilinear, as (3, N); one gather serves all parts."""
-    index = (points - np.asarray(origin, np.float32)[:, None]) / np.float32(spacing)
-    limit = np.array(field.shape[:3])[:, None] - 1
-    index = np.clip(index, 0, limit).astype(np.float32)
-    low = np.minimum(index.astype(np.intp), limit - 1)
-    share = (index - low).astype(np.float32)
-    flat = field.reshape(-1, 3)
-    strides = (field.shape[1] * field.shape[2], field.shape[2], 1)
-    base = low[0] * strides[0] + low[1] * strides[1] + low[2]
-    found = np.zeros((points.shape[1], 3), np.float32)
-    for corner in range(8):
-        steps = (corner >> 2 & 1, corner >> 1 & 1, corner & 1)
-        weight = np.ones(points.shape[1], np.float32)
-        for axis, step in enumerate(steps):
-            weight *= share[axis] if step else 1 - share[axis]
-        found += weight[:, None] * flat[base + sum(s * t for s, t in zip(strides, steps, strict=True))]
-    return np.ascontiguousarray(found.T)
+    @cached_property
+    def medial_temporal(self) -> tuple[float, float]:
+        """Lowest and highest height, mm, that the hippocampi and the shrinking around them reach."""
+        planes = np.flatnonzero(self.shrinkage.any((0, 1, 3))) * 2 + self.origin[2]
+        return float(planes[0]), float(planes[-1])
 
 
 @lru_cache(maxsize=1)
 def load_anatomy() -> Anatomy:
-    """Return the volumes, computed on first use (about two seconds) and kept.
+    """Return the volumes, computed on first use (a few seconds) and kept.
 
     Raises:
         ConfigurationError: nilearn, or the template inside it, is not installed.
@@ -88,6 +81,7 @@ def load_anatomy() -> Anatomy:
         for axis, count in enumerate(t1.shape)
     )
     brain = ndi.binary_fill_holes(t1 > 0.1)
+    depth = ndi.distance_transform_edt(brain).astype(np.float32)
     fluid = np.clip(brain - wm - gm, 0, 1)
     # The ventricles are the fluid between the splenium and the genu; the interhemispheric fissure lies before and
     # behind them in the midline, the cisterns below, the Sylvian fissure to the side.
@@ -98,21 +92,53 @@ def load_anatomy() -> Anatomy:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     seed = np.isin(labels, np.flatnonzero(sizes > 150))
-    seed &= (np.abs(x) < 30 + 0 * z) & (ndi.distance_transform_edt(brain) > 18)
+    seed &= (np.abs(x) < 30 + 0 * z) & (depth > 18)
     ventricles = ndi.gaussian_filter((seed * np.clip(fluid * 1.4, 0, 1)).astype(np.float32), 0.5)
 
     nuclei = ((x / 32) ** 2 + ((y + 5) / 31) ** 2 < 1) & (z > -8) & (z < 27) & (t1 > 0.6)
     core = (wm > 0.42) | nuclei | ndi.binary_dilation(seed, iterations=3)
-    sulci = _sulci(core, fluid, brain)
-
+    hippocampi, horns = _medial_temporal(gm, fluid, origin)
+    hold = hold_at_skull(depth)
+    # What the hippocampus loses, the temporal horn gains: nothing is felt further away.
+    loss = hippocampi - horns * (hippocampi.sum() / horns.sum())
+    white = proneness(wm, ventricles > 0.5, nuclei | (hippocampi > 0.1), origin)
+    near = window(hold.shape, (hippocampi > 0.5)[::2, ::2, ::2], 8)
     return Anatomy(
         origin=origin,
         t1=t1,
-        sulci=sulci,
+        sulci=_sulci(core, fluid, brain),
         ventricles=ventricles,
+        horns=horns,
+        hippocampi=hippocampi,
         brain=ndi.gaussian_filter(brain.astype(np.float32), 0.6),
-        growth=_growth(ventricles, brain),
+        white=white,
+        lesion_volumes=expected_volumes(white),
+        growth=flow_of(ventricles, hold),
+        shrinkage=flow_of(-loss, near * np.minimum(1, 3 * hold)),
     )
+
+
+def _medial_temporal(gm: Volume, fluid: Volume, origin: tuple[float, float, float]) -> tuple[Volume, Volume]:
+    """Return the hippocampi, gray matter within 6 mm of their axis, and the fluid to their side: the horns."""
+    from scipy import ndimage as ndi
+
+    right = np.array(HIPPOCAMPUS, float)
+    dense = np.stack([np.interp(np.linspace(0, len(right) - 1, 60), range(len(right)), axis) for axis in right.T], 1)
+    axis_points = np.concatenate([dense, dense * (-1, 1, 1)])
+    voxels = np.rint(axis_points - origin).astype(int)
+    low, high = voxels.min(0) - 12, voxels.max(0) + 12
+    part = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+    outside = np.ones(high - low, bool)
+    outside[tuple((voxels - low).T)] = False
+    away, nearest = ndi.distance_transform_edt(outside, return_indices=True)
+    middle = origin[0] + low[0]
+    side = np.abs(np.arange(outside.shape[0])[:, None, None] + middle) - np.abs(nearest[0] + middle)
+    hippocampi, horns = np.zeros_like(gm), np.zeros_like(gm)
+    tissue = (away < 6) & (gm[part] > 0.6) & (fluid[part] < 0.3)
+    hippocampi[part] = ndi.gaussian_filter(tissue.astype(np.float32), 0.5)
+    rim = np.clip(fluid[part] * 2, 0, 1) * ((away < 9) & (side > 1.0) & (fluid[part] > 0.12))
+    horns[part] = ndi.gaussian_filter(rim.astype(np.float32), 0.4)
+    return hippocampi, horns
 
 
 def _sulci(core: NDArray[np.bool_], fluid: Volume, brain: NDArray[np.bool_]) -> Volume:
@@ -148,35 +174,9 @@ def _template() -> tuple[Volume, Volume, Volume, tuple[float, float, float]]:
         if not path.is_file():
             raise ConfigurationError(f"This nilearn has no {path.name}; install a version from 0.8 on.")
         image = nibabel.nifti1.load(path)
-        affine = image.affine
-        below = int(BOTTOM - affine[2, 3])
-        voxels = np.asanyarray(image.dataobj)[:, :, below : below + TOP - BOTTOM]
-        found.append(voxels.astype(np.float32) / 255)
-    return found[0], found[1], found[2], (float(affine[0, 3]), float(affine[1, 3]), float(BOTTOM))
-
-
-def _growth(ventricles: Volume, brain: NDArray[np.bool_]) -> Volume:
-    """Return the velocity (X/2, Y/2, Z/2, 3), mm, whose divergence is 1 in the ventricles; zero at the brain's edge."""
-    from scipy import fft
-    from scipy import ndimage as ndi
-
-    coarse = ndi.gaussian_filter(ventricles, 1.0)[::2, ::2, ::2]
-    shape = [fft.next_fast_len(2 * side, real=True) for side in coarse.shape]
-    source = fft.rfftn(coarse, shape)
-    waves = np.meshgrid(
-        *(2 * np.pi * fft.fftfreq(side, 2.0) for side in shape[:2]),
-        2 * np.pi * fft.rfftfreq(shape[2], 2.0),
-        indexing="ij",
-    )
-    square = waves[0] ** 2 + waves[1] ** 2 + waves[2] ** 2
-    square[0, 0, 0] = 1
-    # Nothing moves at the skull: the outer brain takes up the growth over its last 15 mm.
-    hold = np.clip(ndi.distance_transform_edt(brain)[::2, ::2, ::2] / 15, 0, 1)
-    hold = hold**2 * (3 - 2 * hold)
-    return np.stack(
-        [
-            (fft.irfftn(-1j * wave * source / square, shape)[tuple(slice(side) for side in coarse.shape)] * hold)
-            for wave in waves
-        ],
-        axis=-1,
-    ).astype(np.float32)
+        first = np.rint(image.affine[:3, 3]).astype(int)
+        kept = tuple(slice(max(0, low - start), high - start) for (low, high), start in zip(BOX, first, strict=True))
+        # The file ends where the brain does; a margin of nothing around it keeps what lies beyond empty.
+        margin = [(max(0, start - low), 0) for (low, _), start in zip(BOX, first, strict=True)]
+        found.append(np.pad(np.asanyarray(image.dataobj)[kept].astype(np.float32) / 255, margin))
+    return found[0], found[1], found[2], (float(BOX[0][0]), float(BOX[1][0]), float(BOX[2][0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from latentdrift.data.simulate.render import CENTRE, FIELD_OF_VIEW
+from latentdrift.data.simulate.position import CENTRE, FIELD_OF_VIEW
 from latentdrift.errors import ConfigurationError
 
 
