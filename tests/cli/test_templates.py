@@ -68,9 +68,10 @@ def test_a_file_of_wordings_goes_with_the_model(
     run = tmp_path / "run"
     assert finetune(toy_cohort, toy_model, run, str(file)) == 0
     file.unlink()
-    assert json.loads((run / "run.json").read_text())["template"] == json.loads(
-        (run / "model" / "latentdrift.json").read_text()
-    )["template"]
+    assert (
+        json.loads((run / "run.json").read_text())["template"]
+        == json.loads((run / "model" / "latentdrift.json").read_text())["template"]
+    )
     words = ["generate", "--model", str(run), "--count", "12", "--steps", "1", "--quiet", "--out", str(tmp_path / "g")]
     assert main([*words, "--attributes", "stage=MildDemented"]) == 0
     with (tmp_path / "g" / "metadata.csv").open(newline="") as table:

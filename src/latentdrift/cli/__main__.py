@@ -14,6 +14,7 @@ from contextlib import suppress
 
 COMMANDS = {
     "prepare": "bring a data set, DICOM or NIfTI files to a cohort of images",
+    "simulate": "make a cohort of simulated brains or chests whose true counterfactuals are known",
     "audit": "check a cohort: subjects and near-duplicates shared by its parts",
     "finetune": "fine-tune a base model on a folder of images, with or without drift",
     "generate": "make images from prompts or attributes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "an MRI of a {diagnosis} brain"
 SAMPLING_STEPS = 25
+EDIT_GUIDANCE = 2.0
 FRACTIONS = {"train": 0.65, "validation": 0.05, "test": 0.3}
 
 
@@ -33,31 +36,50 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Edited:
-    """Edits of simulated subjects beside the truth; errors are mean absolute differences, in levels of 0 to 255."""
+    """Edits of simulated subjects beside the truth; errors are mean absolute differences, in levels of 0 to 255.
+
+    Agreement is the cosine between the change an edit made and the true change, over all pixels: 0 for a change that
+    has nothing to do with it, 1 for the same one at any strength. With the true change of *other* subjects it tells how
+    much of the agreement is not the subject's own anatomy.
+    """
 
     result: CounterfactualResult
     truth: torch.Tensor
     labels: list[str]
     error: list[float]
     error_of_doing_nothing: list[float]
+    agreement: list[float]
+    agreement_with_others: list[float]
 
 
 def simulate(folder: Path, subjects: int, seed: int, tell: Tell) -> Cohort:
     """Return the simulated cohort, made once."""
     from latentdrift.data import Cohort
     from latentdrift.data.simulate import simulate_cohort
+    from latentdrift.data.simulate.cohort import VERSION
 
     if (folder / "metadata.csv").exists():
         cohort = Cohort.open(folder)
-        if len(cohort) == subjects:
+        if len(cohort) == subjects and simulation_version(folder) == VERSION:
             return cohort
+        shutil.rmtree(folder)
     return simulate_cohort(
         folder, subjects, seed=seed, truth=False, progress=lambda done, total: tell("simulating", done, total)
     )
 
 
-def train(cohort: Cohort, out: Path, drift: str, rule: str, steps: int, seed: int, tell: Tell) -> Path:
-    """Fine-tune `tiny`; return the model's folder."""
+def simulation_version(folder: Path) -> int | None:
+    """Return which version of the simulator made a cohort, or None."""
+    try:
+        return int(json.loads((folder / "simulation.json").read_text(encoding="utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def train(
+    cohort: Cohort, out: Path, drift: str, rule: str, steps: int, seed: int, tell: Tell, base: str = "tiny"
+) -> Path:
+    """Fine-tune `tiny`, or another base; return the model's folder."""
     from latentdrift.finetune import TrainingConfig, finetune_model
 
     config = TrainingConfig(
@@ -69,11 +91,11 @@ def train(cohort: Cohort, out: Path, drift: str, rule: str, steps: int, seed: in
         validation_images=12,
         ema_decay=0.98,
     )
-    name = "without drift" if drift == "none" else "with drift"
+    name = {"tiny": "without drift" if drift == "none" else "with drift"}.get(base, base)
     return finetune_model(
         cohort,
         out,
-        base="tiny",
+        base=base,
         drift=drift,
         rule=rule,
         template=TEMPLATE,
@@ -146,20 +168,18 @@ def sample_and_measure(
 
 
 def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: int, tell: Tell) -> Edited:
-    """Turn held-out cognitively normal subjects into AD and compare with their true counterfactuals."""
+    """Turn held-out cognitively normal subjects into AD, under the model's drift, and compare with the truth."""
     import torch
+    import torch.nn.functional as F
 
     from latentdrift.counterfactual import make_counterfactuals
     from latentdrift.data import PromptTemplate, write_png
     from latentdrift.data.simulate import true_counterfactual
-    from latentdrift.drift import LatentDrift, LatentMoments
     from latentdrift.models import load_pipeline
 
     parts = cohort.split(FRACTIONS, seed=seed)
     subjects = [record for record in parts["test"] if record.attributes["diagnosis"] == "CN"][:count]
     pipeline = load_pipeline(model)
-    moments = LatentMoments.from_latents(encoded(pipeline, parts["train"]), kind="map")
-    LatentDrift(moments, rule="start").attach(pipeline)
     template = PromptTemplate(TEMPLATE)
     source = torch.stack([read_image(record.image) for record in subjects])
     done = 0
@@ -175,7 +195,7 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
         [template.caption({"diagnosis": "CN"})] * len(subjects),
         [template.caption({"diagnosis": "AD"})] * len(subjects),
         steps=SAMPLING_STEPS,
-        guidance=3.0,
+        guidance=EDIT_GUIDANCE,
         batch_size=24,
         progress=finished,
     )
@@ -185,6 +205,9 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
             for record in subjects
         ]
     )
+    made, true = (F.normalize(change.mean(1).flatten(1)) for change in (result.effect, truth - source))
+    agreement = made @ true.T
+    others = ~torch.eye(len(subjects), dtype=torch.bool)
     for record, image in zip(subjects, result.composed(), strict=True):
         write_png(folder / f"{record.subject}-AD.png", image, gray=True, text={"target": "AD"}, synthetic=True)
     return Edited(
@@ -193,6 +216,8 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
         labels=[f"{record.subject}\nage {record.attributes['age']}" for record in subjects],
         error=((result.composed() - truth).abs().mean((1, 2, 3)) * 127.5).tolist(),
         error_of_doing_nothing=((source - truth).abs().mean((1, 2, 3)) * 127.5).tolist(),
+        agreement=agreement.diagonal().tolist(),
+        agreement_with_others=agreement[others].tolist(),
     )
 
 

@@ -13,7 +13,7 @@ from latentdrift.errors import DataError
 
 Value = str | int | float
 
-CLASS_NAMES = ("label", "class", "diagnosis", "stage", "group")
+CLASS_NAMES = ("label", "class", "diagnosis", "stage", "finding", "group")
 """Attributes that are taken for the class where nobody says which it is."""
 
 _digests: dict[tuple[str, int, int], str] = {}

@@ -1,0 +1,51 @@
+"""The demo's whole path, at the smallest sizes: every step runs, the page tells what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from latentdrift.cli.__main__ import main
+
+WORDS = ["--subjects", "18", "--steps", "1", "--samples", "4", "--edits", "2", "--quiet", "--json"]
+
+
+def test_the_demo_ends_in_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), *WORDS]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert Path(printed["page"]) == out / "index.html"
+    names = {"drift.png", "latents.png", "losses.png", "counterfactuals.png", "template.png"}
+    assert {Path(picture).name for picture in printed["pictures"]} == names
+    page = (out / "index.html").read_text()
+    text = re.sub(r"<[^>]+>", " ", page)
+    for said in ("What the drift did", "Counterfactuals beside the truth", "A real average brain", "does not show"):
+        assert said in text
+    agreement = re.search(r"agree by\s+(-?\d\.\d\d)", text)
+    assert agreement is not None
+    assert -1 <= float(agreement[1]) <= 1
+    assert page.count("data:image/png;base64,") >= len(names)
+    assert not re.search(r"""(?:src|href)=["']https?:""", page)
+    made = {path.parent.name for path in (out / "samples").rglob("*.png")}
+    assert made == {"no-drift", "start-automatic", "forward-automatic"}
+    assert len(list((out / "edits").glob("*-AD.png"))) == 2
+    assert len(list((out / "template").glob("mni152-*.png"))) == 3
+
+    # Again: nothing is simulated or trained anew. A cohort of an older simulator is.
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "cohort").rglob("*.png")}
+    models = {path: path.stat().st_mtime_ns for path in out.glob("*/model/unet/*.safetensors")}
+    assert len(models) == 3
+    from latentdrift.cli.demo_steps import simulate, simulation_version
+
+    simulate(out / "cohort", 18, 0, lambda *_: None)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    sidecar = out / "cohort" / "simulation.json"
+    version = simulation_version(out / "cohort")
+    sidecar.write_text(sidecar.read_text().replace(f'"version": {version}', '"version": 0'))
+    assert simulation_version(out / "cohort") == 0
+    simulate(out / "cohort", 18, 0, lambda *_: None)
+    assert simulation_version(out / "cohort") == version
+    assert simulation_version(tmp_path) is None
