@@ -283,3 +283,32 @@ def test_a_damaged_geometry_is_named(scans: Path, tmp_path: Path) -> None:
     path.write_text(lines[0][:-30] + "\n")
     with pytest.raises(DataError, match="line 1 is damaged"):
         read_geometry(made.cohort[0].image)
+
+
+def test_a_run_that_was_killed_goes_on(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def stop_at_third(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare_cohort(Folder(), scans, out, PrepareConfig(size=48, workers=1), progress=stop_at_third)
+    assert not (out / "metadata.csv").exists()
+    ledger = out / ".prepared.jsonl"
+    ledger.write_text(ledger.read_text()[:-20])  # killed while it wrote the last line
+    calls: list[str] = []
+
+    def counted(scan: Scan, **rest: Any) -> Converted:
+        calls.append(scan.key)
+        return convert_scan(scan, **rest)
+
+    monkeypatch.setattr(run_module, "convert_scan", counted)
+    made = prepare(scans, out)
+    assert (made.resumed, len(calls), len(made.cohort)) == (2, 2, 4)
+    whole = prepare(scans, tmp_path / "whole")
+    assert whole.cohort.content_hash() == made.cohort.content_hash()
+    assert len(ledger.read_text().splitlines()) == 4

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,47 +138,6 @@ def safe_path(key: str) -> str:
 def relative(path: Path, root: Path) -> str:
     """Return the path below the root, or the whole one where it is elsewhere."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
-def state_path(out: Path, key: str) -> Path:
-    """Return the file that says a scan is done."""
-    return out / ".prepare" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-
-
-def scan_fingerprint(scan: Scan, config: PrepareConfig) -> str:
-    """Return what must be unchanged for a converted scan to be taken as it is."""
-    files = []
-    for path in scan.files:
-        try:
-            status = path.stat()
-            files.append((str(path), status.st_size, status.st_mtime_ns))
-        except OSError:
-            files.append((str(path), -1, -1))
-    return hashlib.sha256(json.dumps([config.fingerprint(), files]).encode()).hexdigest()[:24]
-
-
-def remember(out: Path, scan: Scan, config: PrepareConfig, converted: Converted) -> None:
-    """Write down that a scan is done, whole or not at all."""
-    path = state_path(out, scan.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    state = {"fingerprint": scan_fingerprint(scan, config), **asdict(converted)}
-    partial.write_text(json.dumps(state, default=plain), encoding="utf-8")
-    partial.replace(path)
-
-
-def recall(out: Path, scan: Scan, config: PrepareConfig) -> Converted | None:
-    """Return what a former run made of a scan, if neither it nor the settings have changed and its images are there."""
-    try:
-        state = json.loads(state_path(out, scan.key).read_text(encoding="utf-8"))
-        rows = tuple(state["rows"])
-        if state["fingerprint"] != scan_fingerprint(scan, config) or not all(
-            (out / row["file_name"]).is_file() for row in rows
-        ):
-            return None
-        return Converted(scan.key, rows, tuple(state["refused"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # never made, or cut short: it is made anew
 
 
 def plain(value: object) -> object:

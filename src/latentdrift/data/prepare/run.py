@@ -18,8 +18,9 @@ from typing import Any
 
 from latentdrift.data.cohort import Cohort
 from latentdrift.data.prepare.config import PrepareConfig
-from latentdrift.data.prepare.convert import Converted, convert_scan, plain, recall, remember
+from latentdrift.data.prepare.convert import Converted, convert_scan, plain
 from latentdrift.data.prepare.geometry import GEOMETRY, PREPARATION
+from latentdrift.data.prepare.ledger import Ledger
 from latentdrift.data.scan import Refusal, Scan
 from latentdrift.data.source import DataSource, Listing
 from latentdrift.errors import DataError
@@ -79,22 +80,26 @@ def prepare_cohort(
     if not scans:
         reasons = "".join(f"\n  {refusal.name}: {refusal.reason}" for refusal in listing.refused[:5])
         raise DataError(f"{root} holds no scan that can be used ({len(listing.refused)} refused).{reasons}")
-    known = {scan.key: former for scan in scans if (former := recall(out, scan, config)) is not None}
-    left = [scan for scan in scans if scan.key not in known]
-    done = dict(known)
-    tell = progress or (lambda *_: None)
-    tell(len(done), len(scans))
     try:
+        ledger = Ledger(out, config)
+        done = {scan.key: former for scan in scans if (former := ledger.recall(scan)) is not None}
+        resumed, left = len(done), [scan for scan in scans if scan.key not in done]
+        tell = progress or (lambda *_: None)
+        tell(resumed, len(scans))
         work = functools.partial(convert_scan, root=root, out=out, config=config, modality=source.modality)
         by_key = {scan.key: scan for scan in left}
-        for converted in convert_all(work, left, config.workers or os.cpu_count() or 1):
-            remember(out, by_key[converted.key], config, converted)
-            done[converted.key] = converted
-            tell(len(done), len(scans))
+        try:
+            for converted in convert_all(work, left, config.workers or os.cpu_count() or 1):
+                ledger.add(by_key[converted.key], converted)
+                done[converted.key] = converted
+                tell(len(done), len(scans))
+        finally:
+            ledger.close()
         refused = [*listing.refused]
         for scan in scans:
             refused += [Refusal(scan.key, reason) for reason in done[scan.key].refused]
         write_tables(out, root, source, scans, done, refused, config)
+        ledger.close(compact=True)
     except OSError as error:
         raise DataError(
             f"{out} cannot be written: {error.strerror or error}. Free space, or choose another --out; run the same "
@@ -105,7 +110,7 @@ def prepare_cohort(
         raise DataError(
             f"None of the {len(scans)} scans in {root} could be used; {out / 'refused.csv'} says why.{reasons}"
         )
-    return Preparation(Cohort.open(out, missing="keep", label=source.label_of(scans)), tuple(refused), len(known))
+    return Preparation(Cohort.open(out, missing="keep", label=source.label_of(scans)), tuple(refused), resumed)
 
 
 def without_twins(listing: Listing) -> Listing:

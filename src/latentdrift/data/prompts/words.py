@@ -22,7 +22,7 @@ SEX_NAMES = ("sex", "gender")
 VERBATIM = ("caption", "text", "prompt")
 """Attributes that are prompts already; their words are left alone."""
 
-BARE = (*CLASS_NAMES, "finding", "findings", "sex", "gender", "view")
+BARE = (*CLASS_NAMES, "findings", "sex", "gender", "view")
 """Attributes whose value speaks for itself in a default prompt."""
 
 
