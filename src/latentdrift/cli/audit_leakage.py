@@ -236,7 +236,8 @@ def extractor(options: LeakageOptions, tell: Callable[[int, int], None]) -> Call
 
 def write_pairs(report: LeakageReport, path: Path) -> Path:
     """Write the listed pairs as CSV, the names of the columns alone where there are none; return the file."""
-    from latentdrift.cli.folders import write_table, write_text
+    from latentdrift.cli.folders import write_table
+    from latentdrift.data.files import write_text
     from latentdrift.data.leakage_report import PAIR_COLUMNS
 
     if rows := report.rows():

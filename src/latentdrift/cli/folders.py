@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from latentdrift.errors import DataError
+from latentdrift.data.files import write_text
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -27,18 +26,3 @@ def write_json(path: Path, facts: Mapping[str, Any]) -> Path:
     """Write facts as JSON, whole or not at all; errors as `write_table`."""
     write_text(path, json.dumps(facts, indent=2, default=str) + "\n")
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; errors as `write_table`."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path} cannot be written: {reason}. Free space or choose another --out.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from latentdrift.cli.options import parse_options
 from latentdrift.cli.show import print_result, progress
+from latentdrift.data.simulate.effects import STRENGTH
 
 DESCRIPTION = """Simulate a cohort whose true counterfactuals are known: brain slices or chest radiographs.
 
@@ -36,7 +37,7 @@ class SimulateOptions:
     """Visits of each subject; brain only."""
     years_between: float = 1.0
     """Years between two visits."""
-    strength: float | None = None
+    strength: float = STRENGTH
     """Factor on the effects of the diagnosis, 1 being the published size; an exaggeration by default. Brain only."""
     age_correlation: float = 0.0
     """Between age and the class, -1 to 1: a confounded cohort."""
@@ -55,7 +56,6 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(SimulateOptions, arguments, "simulate", DESCRIPTION)
     from latentdrift.data.simulate import simulate_cohort
 
-    strength = {} if options.strength is None else {"strength": options.strength}
     with progress(options.quiet) as tell:
         cohort = simulate_cohort(
             options.out,
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
             scanners=options.scanners or None,
             workers=options.workers,
             progress=lambda done, total: tell("subjects", done, total),
-            **strength,
+            strength=options.strength,
         )
     label = cohort.class_attribute()
     print_result(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdrift.data.files import replacing
 from latentdrift.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +20,18 @@ MAX_PIXELS = 80_000_000
 
 GRAY_TOLERANCE = 4
 """Levels of 255 by which channels of a gray photograph stored as colour may differ (JPEG rounding)."""
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Pillow's readers that are asked. Others start programs (PostScript would run in Ghostscript) or are not needed."""
+
+SIGNATURES = {
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+}
 
 SYNTHETIC_MARKER = ("SyntheticData", "YES")
 """PNG text of a made image, after the DICOM attribute of the same name (0008,001C)."""
@@ -35,13 +46,13 @@ def check_image(path: Path) -> str | None:
             return "there is no such file"
         if path.stat().st_size == 0:
             return "the file is empty"
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             _check_size(image.size)
             image.verify()
     except (
         Exception
     ) as error:  # Pillow's plug-ins raise anything on damaged files: struct.error, KeyError, SyntaxError.
-        return _reason(error)
+        return _reason(path, error)
     return None
 
 
@@ -57,8 +68,11 @@ def read_array(path: Path) -> NDArray[np.float32]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        if not path.is_file():  # opening a pipe would wait for somebody to write into it
+            raise DataError("there is no such file")
+        with Image.open(path, formats=FORMATS) as file:
             _check_size(file.size)
+            _check_strips(file)
             file.load()
             image = ImageOps.exif_transpose(file)
             if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
@@ -73,16 +87,27 @@ def read_array(path: Path) -> NDArray[np.float32]:
             pixels = np.asarray(image)
             mode = image.mode
     except Exception as error:  # as above
-        raise DataError(f"{path} cannot be read as an image: {_reason(error)}. Replace or remove the file.") from error
+        raise DataError(
+            f"{path} cannot be read as an image: {_reason(path, error)}. Replace or remove the file."
+        ) from error
     if mode in ("L", "RGB"):
-        return pixels.astype(np.float32) / np.float32(255)
+        return np.divide(pixels, np.float32(255), dtype=np.float32)
     return _to_unit(path, pixels)
 
 
 def is_gray(path: Path) -> bool:
     """Tell whether an image has no colour, in a grayscale file or in a colour file with equal channels."""
-    pixels = read_array(path)
-    return pixels.ndim == 2 or bool(np.ptp(pixels, axis=2).max() * 255 <= GRAY_TOLERANCE)
+    return not has_colour(read_array(path))
+
+
+def has_colour(pixels: NDArray[np.float32]) -> bool:
+    """Tell whether the channels of pixels (H, W) or (H, W, 3) in [0, 1] differ by more than JPEG rounding."""
+    if pixels.ndim == 2:
+        return False
+    # Channel by channel: reductions over an axis of three take ten times as long.
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return bool(spread.max() * 255 > GRAY_TOLERANCE)
 
 
 def to_array(image: torch.Tensor, *, gray: bool = False) -> NDArray[np.uint8]:
@@ -130,18 +155,8 @@ def write_png(
     info = PngInfo()
     for name, value in {**(text or {}), **(dict([SYNTHETIC_MARKER]) if synthetic else {})}.items():
         info.add_itxt(str(name), str(value))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", pnginfo=info)
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}. Free space or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -149,12 +164,33 @@ def _check_size(size: tuple[int, int]) -> None:
         raise DataError(f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS:,}: taken for a decompression bomb")
 
 
-def _reason(error: Exception) -> str:
-    from PIL import UnidentifiedImageError
+def _check_strips(file: Any) -> None:
+    """Refuse a TIFF file whose strips end before its last row: Pillow would leave the rest black."""
+    if file.format == "TIFF" and file.tile:
+        right, bottom = (max(tile[1][end] for tile in file.tile) for end in (2, 3))
+        if right * bottom < file.width * file.height:  # areas: turned by its orientation, width and height are swapped
+            raise DataError(f"its data are for {right} x {bottom} pixels, its header says {file.width} x {file.height}")
 
+
+def _reason(path: Path, error: Exception) -> str:
+    """Return in plain words, without a full stop, what Pillow failed at."""
+    from PIL import Image, UnidentifiedImageError
+
+    said = " ".join(str(error).split()).rstrip(".")[:200]
     if isinstance(error, UnidentifiedImageError):
-        return "no known image format"
-    return f"{type(error).__name__}: {error}" if not isinstance(error, DataError | OSError) else str(error)
+        with path.open("rb") as file:
+            start = file.read(4)
+        begun = next((name for mark, name in SIGNATURES.items() if start.startswith(mark)), None)
+        return f"it begins as {begun}, but its header is damaged" if begun else "no known image format"
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        return f"it claims more than {MAX_PIXELS:,} pixels: taken for a decompression bomb"
+    if "MAX_TEXT" in said:
+        return "its text or colour profile expands too far: taken for a decompression bomb"
+    if isinstance(error, DataError):
+        return said
+    if isinstance(error, OSError) and not said.startswith("decoder error"):
+        return error.strerror or said
+    return f"its data are damaged ({said})" if said else "its data are damaged"
 
 
 def _to_unit(path: Path, pixels: NDArray[Any]) -> NDArray[np.float32]:

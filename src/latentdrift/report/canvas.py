@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentdrift.errors import DataError
+from latentdrift.data.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`, and give it the real name when the block ends well.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(target)
-    except OSError as error:
-        raise DataError(f"{target} cannot be written ({error}). Free space, or choose another folder.") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:

@@ -10,8 +10,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentdrift.data.files import replacing
 from latentdrift.errors import DataError
-from latentdrift.report.canvas import replacing
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from latentdrift.data.export.residual import write_bytes
+from latentdrift.data.files import write_bytes
 from latentdrift.data.images import SYNTHETIC_MARKER, write_png
 from latentdrift.errors import ConfigurationError, DataError
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentdrift.data.files import write_bytes
 from latentdrift.data.images import MAX_PIXELS, SYNTHETIC_MARKER
 from latentdrift.data.scan import Plane
 from latentdrift.data.volumes.cut import Cut
@@ -261,23 +260,3 @@ def residual_of(
         None if cut is None else Cut.from_dict(cut),
         provenance or {},
     )
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        DataError: a disk that is full or read-only.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}. Free space or choose another folder."
-        ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentdrift.data.images import GRAY_TOLERANCE, read_array
+from latentdrift.data.images import FORMATS, has_colour, read_array
 from latentdrift.data.scan import Plane, Volume
 from latentdrift.data.tables import IMAGE_SUFFIXES
 from latentdrift.errors import DataError
@@ -57,20 +57,21 @@ def read_picture(path: Path, modality: str = "OT") -> Plane:
         DataError: the file is damaged, or has colour.
     """
     pixels = read_array(path)
+    if has_colour(pixels):
+        raise DataError(
+            f"{path} has colour, which preparing would lose. Colour images need no preparing: give their folder to "
+            "`latentdrift finetune --data`."
+        )
     if pixels.ndim == 3:
-        if np.ptp(pixels, axis=2).max() * 255 > GRAY_TOLERANCE:
-            raise DataError(
-                f"{path} has colour, which preparing would lose. Colour images need no preparing: give their folder to "
-                "`latentdrift finetune --data`."
-            )
-        pixels = pixels.mean(2)
+        pixels = (pixels[..., 0] + pixels[..., 1] + pixels[..., 2]) / np.float32(3)
     bits = stored_bits(path)
-    return Plane(pixels * np.float32(2**bits - 1), modality=modality, bits=bits, window=(0.0, 2.0**bits - 1))
+    pixels *= np.float32(2**bits - 1)
+    return Plane(pixels, modality=modality, bits=bits, window=(0.0, 2.0**bits - 1))
 
 
 def stored_bits(path: Path) -> int:
     """Return the bits of a value in a picture file: 8, or 16 for 16-bit and floating-point files."""
     from PIL import Image
 
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         return 16 if file.mode in ("I", "F") or file.mode.startswith("I;16") else 8

@@ -94,6 +94,8 @@ def planes(
     from latentdrift.data.volumes.intensity import intensity_range
 
     if isinstance(found, Plane):
+        if found.pixels.min() == found.pixels.max():
+            raise DataError(f"The image is constant: every pixel is {found.pixels.max():g}. Leave it out.")
         yield found, *intensity_range(found, config.intensity), ""
         return
     found = treated(found, config.strip, config.register)

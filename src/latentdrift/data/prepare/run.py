@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdrift.data.cohort import Cohort
+from latentdrift.data.files import write_text
 from latentdrift.data.prepare.config import PrepareConfig
 from latentdrift.data.prepare.convert import Converted, convert_scan, plain
 from latentdrift.data.prepare.geometry import GEOMETRY, PREPARATION
@@ -192,7 +193,7 @@ def write_tables(
             geometry.append(json.dumps({**row, "root": str(root.resolve())}, default=plain))
     write_csv(out / "metadata.csv", ["file_name", *identity, *names], table)
     write_csv(out / "refused.csv", ["name", "reason"], [[refusal.name, refusal.reason] for refusal in refused])
-    write_whole(out / GEOMETRY, "".join(line + "\n" for line in geometry))
+    write_text(out / GEOMETRY, "".join(line + "\n" for line in geometry))
     facts = {
         "source": type(source).title,
         "root": str(root.resolve()),
@@ -202,7 +203,7 @@ def write_tables(
         "images": len(table),
         "refused": len(refused),
     }
-    write_whole(out / PREPARATION, json.dumps(facts, indent=2, default=plain) + "\n")
+    write_text(out / PREPARATION, json.dumps(facts, indent=2, default=plain) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -211,15 +212,4 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]])
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    write_whole(path, text.getvalue())
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, text.getvalue())

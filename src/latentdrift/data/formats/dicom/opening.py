@@ -63,8 +63,10 @@ def open_dicom(path: Path, *, pixels: bool = True, keywords: Sequence[str] | Non
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}. Replace or remove the file.") from error
     except Exception as error:  # pydicom raises anything on damaged files: struct.error, KeyError, RecursionError
+        deep = isinstance(error, RecursionError)
+        said = "sequences inside sequences without end" if deep else " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path} is a damaged DICOM file ({type(error).__name__}: {str(error)[:200]}). Replace or remove it."
+            f"{path} is a damaged DICOM file ({said or 'no reason given'}). Replace or remove it."
         ) from error
     return found
 

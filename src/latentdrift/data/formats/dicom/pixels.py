@@ -66,7 +66,7 @@ def pixel_format(tags: Tags) -> PixelFormat:
     Raises:
         DataError: there are none, or they are too many, or the header contradicts itself.
     """
-    keyword = next((name for name in PIXEL_KEYWORDS if name in tags.dataset), None)
+    keyword = next((name for name in PIXEL_KEYWORDS if tags.raw(name) is not None), None)
     if keyword is None:
         raise DataError(f"{tags.path} holds no pixels (no PixelData). Remove it, or get it whole.")
     rows, columns, frames = tags.whole("Rows"), tags.whole("Columns"), tags.whole("NumberOfFrames", 1)
