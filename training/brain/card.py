@@ -29,6 +29,8 @@ from training.brain.__main__ import FRACTIONS
 SAMPLES = 128
 STAGES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
 
+DOUBT = """The judge itself tells people it has not seen apart poorly: it says that the edits look like the other stage
+of the people it learned from, not that they are right."""
 CONVINCED = "The edits move the judge further than the placebo does, in both directions."
 NOT_CONVINCED = """The edits do not move the judge further than the placebo does in both directions: this model has not
 learned the stages well enough for an edit between them to be taken as one."""
@@ -70,7 +72,7 @@ probability of the wanted stage, and in brackets the part of the slices judged t
 
 {judge}
 
-{verdict} Round trip without an edit: {psnr:.1f} dB.
+{verdict} Round trip without an edit: {psnr:.1f} dB. {doubt}
 
 ## Memorisation
 
@@ -82,6 +84,8 @@ of held-out people:
 {memory}
 
 {copies} of {n_memory} samples are nearer to a training slice than the nearest 1% of held-out people's real slices are.
+A smooth image is nearer to everything than a sharp one, so this alone does not tell copying from blur. ModerateDemented
+has two people: expect its samples to be like them.
 """
 
 
@@ -229,9 +233,11 @@ def judge_edits(
         )
     rows = ["| images | NonDemented → MildDemented | MildDemented → NonDemented |", "|---|---|---|"]
     rows += [f"| {kind} | {there} | {back} |" for kind, (there, back) in cells.items()]
+    auc = roc_auc_score(y_test[y_test >= 0], real)
     return {
+        "doubt": DOUBT if auc < 0.8 else "",
         "verdict": CONVINCED if all(convinced) else NOT_CONVINCED,
-        "auc": roc_auc_score(y_test[y_test >= 0], real),
+        "auc": auc,
         "judge_people": len(judged),
         "edits": count,
         "guidance": guidance,
