@@ -44,7 +44,8 @@ HEAVY = frozenset(
 MACHINE_PATH = re.compile(r"(?<![\w.~}/])(?:/(?:home|root|work|tmp|Users|mnt|scratch)/[\w.~-]|[A-Z]:\\+Users)")
 TEXT = {".py", ".toml", ".md", ".cff", ".yaml", ".yml", ".json", ".j2", ".txt", ".cfg", ""}
 GENERATED = {
-    ".git", ".venv", "runs", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist", "build",
+    ".git", ".venv", "runs", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache", "dist",
+    "build",
 }  # fmt: skip
 
 

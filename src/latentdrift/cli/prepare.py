@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from latentdrift.data.prepare.config import PrepareConfig
 if TYPE_CHECKING:
     from latentdrift.data import Cohort
     from latentdrift.data.prepare import Preparation
+    from latentdrift.data.records import Value
+    from latentdrift.data.scan import Refusal
 
 USAGE = """usage: latentdrift prepare SOURCE --root FOLDER --out FOLDER [OPTIONS]
 
@@ -37,6 +40,10 @@ Volumes are cut along their own voxel planes, scaled by one intensity range each
 run that was stopped goes on when the same command is given again."""
 
 MOST_VALUES = 20
+"""Rows of a table of counts; attributes with more values have none."""
+
+MOST_REFUSED = 200
+"""Refused scans that the page lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +94,14 @@ def main(arguments: Sequence[str]) -> int:
             limit=options.limit,
             progress=lambda done, total: tell("scans", done, total),
         )
-    page = write_report(made, options.out, source_class.title)
+    page = write_report(made, options.root, options.out, source_class.title)
     print_result(
         {
             "folder": options.out,
             "images": len(made.cohort),
             "subjects": len({record.subject for record in made.cohort if record.subject is not None}),
-            "refused": f"{len(made.refused)}, see {options.out / 'refused.csv'}" if made.refused else "0",
+            "refused": len(made.refused),
+            "reasons": options.out / "refused.csv",
             "done before": made.resumed,
             "report": page,
         },
@@ -102,10 +110,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def write_report(made: Preparation, out: Path, title: str) -> Path:
+def write_report(made: Preparation, root: Path, out: Path, title: str) -> Path:
     """Write the contact sheet and the page that tells what is in the cohort; return the page."""
     from latentdrift.data import ImageTransform
     from latentdrift.report import Picture, Section, Table, image_grid, write_page
+    from latentdrift.report.page import OF_THE_SOURCE
 
     cohort = made.cohort
     chosen = [cohort[index * len(cohort) // min(48, len(cohort))] for index in range(min(48, len(cohort)))]
@@ -114,14 +123,16 @@ def write_report(made: Preparation, out: Path, title: str) -> Path:
     sheet = image_grid(out / "contact-sheet.png", [images[start : start + 8] for start in range(0, len(images), 8)])
     subjects = {record.subject for record in cohort if record.subject is not None}
     summary = f"{len(cohort)} images of {len(subjects) or 'unknown'} subjects; {len(made.refused)} refused."
-    reasons = Counter(refusal.reason.split(":")[0][:80] for refusal in made.refused)
+    reasons = Counter(kind_of(refusal, root) for refusal in made.refused)
     sections = [
         Section("Contact sheet", [Picture(sheet, f"{len(chosen)} images, spread evenly over the cohort.")]),
-        Section("Counts", [Table(rows, caption) for caption, rows in counts(cohort).items()] or ["No attributes."]),
+        Section("Counts", [Table(rows) for rows in counts(cohort).values()] or ["No attributes."]),
     ]
     if made.refused:
-        listed = [{"name": refusal.name, "reason": refusal.reason} for refusal in made.refused[:200]]
-        more = "" if len(made.refused) <= 200 else f" The first 200 of {len(made.refused)}; all are in refused.csv."
+        below = f"{root}/"
+        listed = [{"name": one.name, "reason": one.reason.replace(below, "")} for one in made.refused[:MOST_REFUSED]]
+        cut = len(made.refused) > MOST_REFUSED
+        more = f" The first {MOST_REFUSED} of {len(made.refused)}; all are in refused.csv." if cut else ""
         sections.append(
             Section(
                 "Refused",
@@ -133,30 +144,47 @@ def write_report(made: Preparation, out: Path, title: str) -> Path:
                 ],
             )
         )
-    return write_page(out / "report.html", f"Prepared: {title}", sections, summary=summary)
+    return write_page(out / "report.html", f"Prepared: {title}", sections, summary=summary, statement=OF_THE_SOURCE)
+
+
+def kind_of(refusal: Refusal, root: Path) -> str:
+    """Return what scans that were refused for the same reason have in common: no path, no number, the first clause."""
+    said = refusal.reason.replace(f"{root}/{refusal.name}", "")
+    said = re.sub(rf"\S*/\S*|(?<!\S){re.escape(refusal.name)}(?!\w)", "", said).strip(" :,.")
+    clause = re.split(r"[:;(]|\. ", said)[0]
+    return re.sub(r"[-+]?\d[\d,.]*", "…", clause).strip(" .,")[:80] or said[:80]
 
 
 def counts(cohort: Cohort) -> Mapping[str, list[dict[str, Any]]]:
-    """Return a table for every attribute: images and subjects a value; numbers in tens."""
+    """Return a table for every attribute: images and subjects a value; many numbers in tens."""
     tables: dict[str, list[dict[str, Any]]] = {}
     for name in cohort.attribute_names:
-        images: Counter[str] = Counter()
-        people: dict[str, set[str]] = {}
+        values = {record.attributes[name] for record in cohort if name in record.attributes}
+        tens = all(isinstance(value, int | float) for value in values) and not are_few(values)
+        images: Counter[Value | None] = Counter()
+        people: dict[Value | None, set[str]] = {}
         for record in cohort:
             value = record.attributes.get(name)
-            text = "(missing)" if value is None else bin_of(value)
-            images[text] += 1
-            people.setdefault(text, set()).add(record.subject or record.key)
+            if tens and value is not None:
+                value = float(value) // 10 * 10
+            images[value] += 1
+            people.setdefault(value, set()).add(record.subject or record.key)
         if len(images) <= MOST_VALUES:
+            # Numbers in their order, then words in theirs, then what is missing.
+            order = sorted(images, key=lambda v: (v is None, isinstance(v, str), v if v is not None else 0))
             tables[name] = [
-                {name: text, "images": number, "subjects": len(people[text])} for text, number in sorted(images.items())
+                {name: told(value, tens), "images": images[value], "subjects": len(people[value])} for value in order
             ]
     return tables
 
 
-def bin_of(value: Any) -> str:
-    """Return a value as a row's name: whole numbers below 10 and words as they are, other numbers in tens."""
-    if isinstance(value, int | float) and not (float(value).is_integer() and abs(value) < 10):
-        low = int(value // 10) * 10
-        return f"{low} to {low + 9}"
-    return str(value)
+def are_few(values: Collection[Value]) -> bool:
+    """Tell whether numbers are codes or grades, each a row of its own: small whole ones, or hardly any."""
+    return len(values) <= 5 or all(float(value).is_integer() and abs(float(value)) < 10 for value in values)
+
+
+def told(value: Value | None, tens: bool) -> str:
+    """Return a value as a row's name."""
+    if value is None:
+        return "(missing)"
+    return f"{value:.0f} to {float(value) + 9:.0f}" if tens else str(value)

@@ -112,12 +112,17 @@ def read_jsonl(path: Path) -> tuple[list[tuple[str, dict[str, Value | None]]], l
             where = f"{path.name}, line {number}"
             try:
                 found = json.loads(text)
+                if "\\u" in text:
+                    json.dumps(found, ensure_ascii=False).encode()  # half a character (a lone surrogate) is no text
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number} is not JSON: {error}.") from error
             if not isinstance(found, dict):
                 raise DataError(f"{path}, line {number} is not a JSON object. Write one object a line.")
             cells: dict[str, Value | None] = {}
             for name, value in found.items():
+                name = name.strip()
+                if name in cells:
+                    raise DataError(f"{path}, line {number} has {name!r} twice. Keep one of them.")
                 if isinstance(value, bool):
                     value = str(value).lower()
                 if not isinstance(value, str | int | float | None):
@@ -149,6 +154,8 @@ def refuse_not_a_number(where: str, cells: dict[str, Value | None]) -> None:
     for name, value in cells.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise DataError(f"{where}: {name!r} is {value}. Write a number, or leave the cell empty.")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise DataError(f"{where}: {name!r} is a number of more than 18 digits. Put quotes around an identifier.")
 
 
 def _inside(where: str, name: Value | None) -> str:

@@ -20,7 +20,13 @@ STATEMENT = (
     "The generated images on this page are synthetic. They show no patient and must not be used for diagnosis, "
     "treatment or any other clinical decision."
 )
-"""Stands on every page, above everything."""
+"""Stands above everything on pages of generated images."""
+
+OF_THE_SOURCE = (
+    "The images on this page are the data set's own, no generated ones. Whoever sees the page sees the data: its terms "
+    "hold for the page too."
+)
+"""Stands above everything on pages that show data and nothing generated."""
 
 REPORTED_PACKAGES = ("latentdrift", "torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "torchmetrics")
 
@@ -69,7 +75,9 @@ class Section:
     blocks: Sequence[str | Table | Picture | Notice | Repeat]
 
 
-def write_page(path: str | Path, title: str, sections: Sequence[Section], *, summary: str = "") -> Path:
+def write_page(
+    path: str | Path, title: str, sections: Sequence[Section], *, summary: str = "", statement: str = STATEMENT
+) -> Path:
     """Write one HTML file that needs no other, and return its path.
 
     Args:
@@ -77,6 +85,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], *, sum
         title: of the page.
         sections: in order.
         summary: light Markdown below the title.
+        statement: what stands above everything.
 
     Raises:
         DataError: a picture that cannot be read, or a page that cannot be written.
@@ -95,7 +104,7 @@ def write_page(path: str | Path, title: str, sections: Sequence[Section], *, sum
             if not isinstance(block, str | Table | Picture | Notice | Repeat):
                 raise DataError(f"A page cannot show {type(block).__name__!r} (section {section.heading!r}).")
     html = environment.from_string(template).render(
-        title=title, summary=summary, sections=sections, statement=STATEMENT
+        title=title, summary=summary, sections=sections, statement=statement
     )
     with replacing(path) as part:
         part.write_text(html, encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentdrift.data.images import FORMATS, has_colour, read_array
+from latentdrift.data.images import FORMATS, check_image, has_colour, read_array
 from latentdrift.data.scan import Plane, Volume
 from latentdrift.data.tables import IMAGE_SUFFIXES
 from latentdrift.errors import DataError
@@ -56,6 +56,9 @@ def read_picture(path: Path, modality: str = "OT") -> Plane:
     Raises:
         DataError: the file is damaged, or has colour.
     """
+    damage = check_image(path)  # the checksums of PNG, which decoding alone does not compare
+    if damage is not None:
+        raise DataError(f"{path} cannot be read as an image: {damage}. Replace or remove the file.")
     pixels = read_array(path)
     if has_colour(pixels):
         raise DataError(
@@ -63,7 +66,9 @@ def read_picture(path: Path, modality: str = "OT") -> Plane:
             "`latentdrift finetune --data`."
         )
     if pixels.ndim == 3:
-        pixels = (pixels[..., 0] + pixels[..., 1] + pixels[..., 2]) / np.float32(3)
+        gray = pixels[..., 0] + pixels[..., 1]
+        gray += pixels[..., 2]
+        pixels = gray / np.float32(3)
     bits = stored_bits(path)
     pixels *= np.float32(2**bits - 1)
     return Plane(pixels, modality=modality, bits=bits, window=(0.0, 2.0**bits - 1))

@@ -18,18 +18,30 @@ from latentdrift.data.formats.reading import read_scan
 from latentdrift.data.prepare.config import PrepareConfig
 from latentdrift.data.scan import Plane, Scan, Volume
 from latentdrift.data.volumes.placement import Placement
-from latentdrift.errors import DataError, LatentDriftError
+from latentdrift.errors import ConfigurationError, DataError, LatentDriftError
 
 IMAGES = "images"
+LONGEST_PATH = 400
+"""Of a written image below the cohort's folder, in characters; what systems allow in all is 4096, or far less."""
+
+NO_MEMORY = "it needs more memory than there is; make it smaller first."
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a scan gave: a geometry row an image, or the reasons why not."""
+    """What a scan gave: a geometry row an image, or the reasons why not.
+
+    Attributes:
+        key: the scan's.
+        rows: of the images.
+        refused: reasons.
+        lasting: the same would come out again; not so where time, memory or a tool was wanting.
+    """
 
     key: str
     rows: tuple[dict[str, Any], ...] = ()
     refused: tuple[str, ...] = ()
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,15 @@ def convert_scan(scan: Scan, root: Path, out: Path, config: PrepareConfig, modal
     """
     from latentdrift.data.export.picture import write_picture
 
+    clock = Clock()
     try:
-        with time_limit(config.time_limit_s):
+        with time_limit(config.time_limit_s, clock):
             made, refused = make_images(scan, root, config, modality)
     except LatentDriftError as error:
-        return Converted(scan.key, refused=(str(error),))
+        lasting = not (clock.expired or isinstance(error, ConfigurationError))
+        return Converted(scan.key, refused=(clock.expired or str(error),), lasting=lasting)
     except MemoryError:
-        return Converted(scan.key, refused=("it needs more memory than there is; make it smaller first.",))
+        return Converted(scan.key, refused=(NO_MEMORY,), lasting=False)
     except Exception as error:  # damaged files make the libraries below raise anything
         return Converted(scan.key, refused=(f"it cannot be read ({type(error).__name__}: {error}).",))
     for image in made:
@@ -129,7 +143,7 @@ def treated(volume: Volume, strip: str, register: str) -> Volume:
 def safe_path(key: str) -> str:
     """Return a key as a relative path of harmless names; keys that would meet are told apart by a hash."""
     parts = [re.sub(r"[^A-Za-z0-9._+-]", "_", part).strip(".") or "_" for part in key.split("/") if part]
-    path = "/".join(part[:120] for part in parts) or "_"
+    path = "/".join(part[:120] for part in parts)[:LONGEST_PATH].rstrip("/.") or "_"
     for suffix in (".nii.gz", ".nii", ".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".img", ".hdr", ".mgz"):
         if path.lower().endswith(suffix):
             path = path[: -len(suffix)] or "_"
@@ -151,22 +165,38 @@ def plain(value: object) -> object:
     return str(value)
 
 
+@dataclass
+class Clock:
+    """What a time limit did: the reason why a block was ended, or nothing."""
+
+    expired: str = ""
+
+
 @contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
-    """Raise DataError in the main thread of a process after that many seconds; 0, or no such signal, is no limit."""
+def time_limit(seconds: int, clock: Clock | None = None) -> Iterator[None]:
+    """Raise DataError in the main thread of a process after that many seconds; 0, or no such signal, is no limit.
+
+    It is raised again every second, as libraries try the next decoder after any error of one. `clock`, if given, tells
+    afterwards that it was raised, also where a library has made it an error of its own.
+    """
     import threading
 
     if not seconds or not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    clock = clock or Clock()
 
     def expire(number: int, frame: object) -> None:
-        raise DataError(f"it took longer than {seconds} s. Raise --time-limit-s if it is only large.")
+        clock.expired = f"it took longer than {seconds} s. Raise --time-limit-s if it is only large."
+        raise DataError(clock.expired)
 
     former = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        finally:  # also where it rang just now
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)

@@ -47,10 +47,12 @@ class Ledger:
         found = self._lines.get(scan.key)
         if found is None or found.get("fingerprint") != scan_fingerprint(scan, self.config):
             return None
-        rows = tuple(found["rows"])
-        if not all((self.path.parent / row["file_name"]).is_file() for row in rows):
-            return None
-        return Converted(scan.key, rows, tuple(found["refused"]))
+        try:
+            rows, refused = tuple(found["rows"]), tuple(found["refused"])
+            whole = found["lasting"] and all((self.path.parent / row["file_name"]).is_file() for row in rows)
+        except (KeyError, TypeError):
+            return None  # written by another version; the scan is done anew
+        return Converted(scan.key, rows, refused) if whole else None
 
     def add(self, scan: Scan, converted: Converted) -> None:
         """Write down that a scan is done."""

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +27,7 @@ from latentdrift.data.scan import Refusal, Scan
 from latentdrift.data.source import DataSource, Listing
 from latentdrift.errors import DataError
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Progress = Callable[[int, int], None]
 DIED = "the process that read it died: the file is damaged, or needs more memory than there is."
 
@@ -76,7 +78,7 @@ def prepare_cohort(
         raise DataError(f"{root} is not a folder. Give the folder of the source by --root.")
     if out.resolve() == root.resolve():
         raise DataError(f"{out} is the source's own folder. Give another by --out.")
-    listing = without_twins(source.list_scans(root))
+    listing = writable(without_twins(outside(out, source.list_scans(root))))
     scans = spread(listing.scans, limit)
     if not scans:
         reasons = "".join(f"\n  {refusal.name}: {refusal.reason}" for refusal in listing.refused[:5])
@@ -98,7 +100,7 @@ def prepare_cohort(
             ledger.close()
         refused = [*listing.refused]
         for scan in scans:
-            refused += [Refusal(scan.key, reason) for reason in done[scan.key].refused]
+            refused += [Refusal(scan.key, printable(reason)) for reason in done[scan.key].refused]
         write_tables(out, root, source, scans, done, refused, config)
         ledger.close(compact=True)
     except OSError as error:
@@ -114,6 +116,13 @@ def prepare_cohort(
     return Preparation(Cohort.open(out, missing="keep", label=source.label_of(scans)), tuple(refused), resumed)
 
 
+def outside(out: Path, listing: Listing) -> Listing:
+    """Return the listing without what a former run has written, where the cohort's folder is inside the source's."""
+    inner = os.path.join(os.path.abspath(out), "")
+    scans = (scan for scan in listing.scans if not any(os.path.abspath(path).startswith(inner) for path in scan.files))
+    return Listing(tuple(scans), listing.refused)
+
+
 def without_twins(listing: Listing) -> Listing:
     """Return the listing with every key once; later scans of a key that is taken are refused."""
     counts: Counter[str] = Counter()
@@ -125,6 +134,25 @@ def without_twins(listing: Listing) -> Listing:
         else:
             refused.append(Refusal(scan.key, "it is listed twice; the first is used."))
     return Listing(tuple(kept), tuple(refused))
+
+
+def writable(listing: Listing) -> Listing:
+    """Return the listing without scans of which a table in UTF-8 cannot tell; names of refused ones made printable."""
+    kept, refused = [], [Refusal(printable(one.name), printable(one.reason)) for one in listing.refused]
+    for scan in listing.scans:
+        told = "".join(map(str, (scan.key, scan.subject, scan.session, *scan.attributes, *scan.attributes.values())))
+        if printable(told) == told:
+            kept.append(scan)
+        else:
+            refused.append(
+                Refusal(printable(scan.key), "its name, or what a table says of it, is not UTF-8. Rename it.")
+            )
+    return Listing(tuple(kept), tuple(refused))
+
+
+def printable(text: str) -> str:
+    """Return a text with what UTF-8 cannot hold (bytes of file names in other encodings) as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def spread(scans: Sequence[Scan], limit: int | None) -> Sequence[Scan]:
@@ -146,7 +174,7 @@ def convert_all(work: Callable[[Scan], Converted], scans: Sequence[Scan], worker
     context = get_context("spawn")
     while waiting:
         running: dict[Future[Converted], Scan] = {}
-        with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context) as pool:
+        with one_thread_each(), ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context) as pool:
             try:
                 while waiting or running:
                     while waiting and len(running) < 2 * workers:
@@ -163,13 +191,28 @@ def convert_all(work: Callable[[Scan], Converted], scans: Sequence[Scan], worker
                     yield alone(work, scan, context)
 
 
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Have processes that start meanwhile calculate with one thread, unless the user has set another number.
+
+    Linear algebra else starts a thread a core in each of as many processes.
+    """
+    added = {name: "1" for name in THREADS if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
 def alone(work: Callable[[Scan], Converted], scan: Scan, context: Any) -> Converted:
     """Convert one scan in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(work, scan).result()
         except BrokenProcessPool:
-            return Converted(scan.key, refused=(DIED,))
+            return Converted(scan.key, refused=(DIED,), lasting=False)
 
 
 def write_tables(

@@ -49,6 +49,8 @@ class Folder:
             raise DataError(f"there is no file {name}") from error
         except OSError as error:
             raise DataError(f"{name:.200} cannot be reached: {error.strerror}") from error
+        except ValueError as error:  # half a character, as JSON can escape it
+            raise DataError(f"{name!r:.200} can be no file's name") from error
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{name} is not a file")
         if status.st_size == 0:
@@ -139,7 +141,7 @@ def find_near(root: Path, wanted: Callable[[str], object], depth: int = 2) -> li
             with os.scandir(root / inner) as entries:
                 for entry in entries:
                     name = f"{inner}/{entry.name}" if inner else entry.name
-                    if entry.is_file():
+                    if _is_file(entry):
                         if wanted(entry.name) and not entry.name.startswith("."):
                             if entry.is_symlink():
                                 folder.file(name)
@@ -154,6 +156,13 @@ def find_near(root: Path, wanted: Callable[[str], object], depth: int = 2) -> li
 _PATIENT = re.compile(r"\.|p\d+$|patient\d+$|sub-|OAS\d|\d{3}_S_\d+$")
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself; the others in its folder are looked at all the same
+        return False
+
+
 def _follow(folder: Folder, entry: os.DirEntry[str], name: str, found: list[str], refused: list[Refusal]) -> None:
     """Take a linked file that is inside the root; name a link that leads out of it."""
     try:
@@ -164,3 +173,5 @@ def _follow(folder: Folder, entry: os.DirEntry[str], name: str, found: list[str]
             found.append(name)
     except DataError as error:
         refused.append(Refusal(name, str(error)))
+    except OSError as error:  # a link to itself
+        refused.append(Refusal(name, f"the link cannot be followed: {error.strerror}"))

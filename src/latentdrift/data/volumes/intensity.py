@@ -32,6 +32,9 @@ PERCENTILES = (0.5, 99.5)
 SAMPLE = 1_000_000
 """Voxels that statistics are taken from, evenly spread over larger volumes."""
 
+LARGEST_RANGE = 1e37
+"""Between the lowest and the highest value; sums and differences of float32 overflow soon after."""
+
 CT_FOREGROUND = -500.0
 """HU between air and every tissue but lung."""
 
@@ -152,4 +155,6 @@ def _misses(values: NDArray[np.float32], window: tuple[float, float]) -> bool:
 def _checked(low: float, high: float) -> tuple[float, float]:
     if not (np.isfinite(low) and np.isfinite(high) and high > low):
         raise DataError(f"The image is constant, or nearly: its range is {low:g} to {high:g}. Leave it out.")
+    if high - low > LARGEST_RANGE:
+        raise DataError(f"The image has values from {low:g} to {high:g}: it is damaged. Replace it, or leave it out.")
     return low, high

@@ -85,8 +85,12 @@ class Placement:
         if pixels.shape != self.shape:
             raise DataError(f"The plane has the shape {pixels.shape}; this placement is of {self.shape}.")
         _check_finite("plane", pixels)
-        unit = np.clip((pixels.astype(np.float32) - self.low) / (self.high - self.low), 0, 1)
-        unit = 1 - unit if self.inverted else unit
+        unit = pixels.astype(np.float32)  # a copy, changed in place: planes of radiographs are large
+        unit -= self.low
+        unit /= self.high - self.low
+        np.clip(unit, 0, 1, out=unit)
+        if self.inverted:
+            np.subtract(1, unit, out=unit)
         rows, columns = self._weights(0), self._weights(1)
         return np.clip(rows @ unit @ columns.T, 0, 1).astype(np.float32)
 

@@ -99,7 +99,7 @@ def pseudonym(identifier: str, key: bytes = PUBLIC_KEY, length: int = 12) -> str
     public key the digits keep identifiers out of sight but not secret: whoever can list all identifiers of a hospital
     can try each. Use a key of your own, kept apart from the data, where that matters.
     """
-    return hmac.new(key, identifier.strip().encode(), hashlib.sha256).hexdigest()[:length]
+    return hmac.new(key, identifier.strip().encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:length]
 
 
 def _known(tags: Tags, keyword: str) -> str | None:

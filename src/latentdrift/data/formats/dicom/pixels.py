@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ MAX_VOLUME_BYTES = 2**31
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 RLE = "1.2.840.10008.1.2.5"
+
+END_OF_IMAGE = b"\xff\xd9"
+"""The last marker of a JPEG, JPEG-LS or JPEG 2000 codestream."""
+
+NOT_FOR_READERS = re.compile(r"Unable to decode as exceptions were raised by all available plugins: | <[^<>]*>")
+"""What pydicom puts around the reasons of its decoders: nothing new, and names of objects in memory."""
+
+MOST_PADDING = 64
+"""Bytes at the end of a frame that the marker is looked for in. One is the rule; some writers fill up whole words."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def decode_frames(tags: Tags, form: PixelFormat, frames: Sequence[int]) -> Itera
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on damaged data
-        reason = " ".join(str(error).split())[:300]
+        reason = NOT_FOR_READERS.sub("", " ".join(str(error).split()))[:300]
         raise DataError(f"{tags.path}: its pixels cannot be decoded ({reason}). Replace or remove the file.") from error
 
 
@@ -148,7 +158,8 @@ def _significant(values: NDArray[Any], form: PixelFormat) -> NDArray[Any]:
     """Return the stored bits alone, with their sign."""
     if form.stored == form.allocated:
         return values
-    found = (values >> (form.high + 1 - form.stored)) & (2**form.stored - 1)
+    shift = form.high + 1 - form.stored
+    found = (values >> shift if shift else values) & (2**form.stored - 1)
     return np.where(found >= 2 ** (form.stored - 1), found - 2**form.stored, found) if form.signed else found
 
 
@@ -184,7 +195,11 @@ def _decoder(tags: Tags, form: PixelFormat) -> Decoder:
 
 
 def _check_codestreams(tags: Tags, form: PixelFormat, frames: Sequence[int]) -> None:
-    """Refuse compressed frames whose own header gives another size: decoders allocate what that one says."""
+    """Refuse compressed frames that decoders would take wrongly.
+
+    Decoders allocate what the frame's own header says, not what the file's does; and those of JPEG make up the rest of
+    an image that is cut short.
+    """
     from pydicom.encaps import generate_frames
 
     wanted = set(frames)
@@ -195,6 +210,8 @@ def _check_codestreams(tags: Tags, form: PixelFormat, frames: Sequence[int]) -> 
                 f"{tags.path}: the compressed frame {index} is {size[1]} x {size[0]} pixels, the header says "
                 f"{form.columns} x {form.rows}. Replace or remove the file."
             )
+        if size is not None and END_OF_IMAGE not in data[-MOST_PADDING:]:
+            raise DataError(f"{tags.path}: the compressed frame {index} is cut short. Replace or remove the file.")
         if index >= max(wanted, default=0):
             break
 

@@ -46,7 +46,7 @@ class Tags:
                     groups = (items[index].get(name) for name in FUNCTIONAL_GROUPS)
                     self._layers[:0] = [group[0] for group in groups if group]
         except Exception as error:  # pydicom parses sequences when they are looked at
-            raise DataError(f"{path}: its functional groups are damaged ({error!r}). Replace the file.") from error
+            raise DataError(f"{path}: its functional groups are damaged ({error}). Replace the file.") from error
 
     def raw(self, keyword: str) -> Any:
         """Return pydicom's value, or None."""

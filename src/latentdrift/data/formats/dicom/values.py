@@ -39,7 +39,11 @@ class ModalityMap:
         """Return the real values of stored ones."""
         if self.table is not None:
             return self.table[self._entries(stored)].astype(np.float32)
-        return (stored * self.slope + self.intercept).astype(np.float32)
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return stored.astype(np.float32)
+        real = stored * self.slope
+        real += self.intercept
+        return real.astype(np.float32)
 
     def change_stored(
         self, stored: NDArray[Any], change: NDArray[np.floating[Any]], limits: tuple[int, int]
