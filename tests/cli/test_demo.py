@@ -32,7 +32,7 @@ def test_the_demo_ends_in_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     made = {path.parent.name for path in (out / "samples").rglob("*.png")}
     assert made == {"no-drift", "start-automatic", "forward-automatic"}
     assert len(list((out / "edits").glob("*-AD.png"))) == 2
-    assert len(list((out / "template").glob("mni152-*.png"))) == 3
+    assert len(list((out / "template").glob("mni152-*.png"))) == 2
 
     # Again: nothing is simulated or trained anew. A cohort of an older simulator is.
     stamps = {path: path.stat().st_mtime_ns for path in (out / "cohort").rglob("*.png")}
