@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latentdrift.data.export.residual import Residual, confine, pixels_hash
+from latentdrift.data.export.residual import confine, residual_of
 from latentdrift.data.formats.reading import format_of, read_scan
 from latentdrift.data.prepare.config import PrepareConfig
 from latentdrift.data.prepare.convert import treated
@@ -221,8 +221,7 @@ def write_tiff(source: EditSource, change: Any, stem: Path, facts: Mapping[str, 
 
 def write_residual(source: EditSource, change: Any, stem: Path, facts: Mapping[str, Any], *_: bool) -> Path:
     """The change alone, to be applied to the same pixels later."""
-    pixels = source.plane.pixels
-    residual = Residual(change, pixels_hash(pixels), placement=source.placement, cut=source.cut, provenance=facts)
+    residual = residual_of(source.plane, source.plane.pixels, change, source.placement, provenance=facts)
     return residual.save(with_suffix(stem, ".npz"))
 
 
