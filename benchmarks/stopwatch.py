@@ -27,7 +27,7 @@ class Stopwatch:
         self.stage, self.since = stage, began if began is not None else time.time()
         self.stages: dict[str, float] = defaultdict(float)
         self.calls: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self._depth: dict[str, int] = defaultdict(int)
+        self._inside: list[tuple[str, float]] = []
 
     def enter(self, stage: str) -> None:
         """End the present stage and begin another; a stage may be entered many times."""
@@ -50,18 +50,23 @@ class Stopwatch:
         self._wrap(owner, name, timed)
 
     def watch(self, owner: Any, name: str, label: str) -> None:
-        """Add up the seconds in `owner.name` under `label`; a call inside one of the same label counts once."""
+        """Add up the seconds in `owner.name` under `label`, without those of other watched calls inside it."""
 
         def timed(call: Callable[[], Any]) -> Any:
-            if self._depth[label]:
+            if any(label == other for other, _ in self._inside):
                 return call()
-            self._depth[label] += 1
-            began = time.perf_counter()
+            # Each open call carries what the watched calls inside it have taken so far.
+            self._inside.append((label, 0.0))
+            stage, began = self.stage, time.perf_counter()
             try:
                 return call()
             finally:
-                self.calls[self.stage][label] += time.perf_counter() - began
-                self._depth[label] -= 1
+                seconds = time.perf_counter() - began
+                _, inner = self._inside.pop()
+                self.calls[stage][label] += seconds - inner
+                if self._inside:
+                    outer, taken = self._inside[-1]
+                    self._inside[-1] = (outer, taken + seconds)
 
         self._wrap(owner, name, timed)
 

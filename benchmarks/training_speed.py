@@ -1,4 +1,7 @@
-"""Three ratios of speed, each measured side by side in one run. `python -m benchmarks.training_speed --help`."""
+"""Three ratios of speed, each measured side by side in one run. `python -m benchmarks.training_speed --help`.
+
+The fine-tuning methods beside `basic`: `benchmarks.method_speed`.
+"""
 
 from __future__ import annotations
 
@@ -78,9 +81,10 @@ def main() -> int:
     if args.threads:
         # Before torch is imported, and inherited by the processes that are measured.
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
-    from benchmarks.operations import training_operations
+    from benchmarks.method_operations import method_ceilings, method_operations
+    from benchmarks.method_table import COMPARISONS
     from benchmarks.tables import print_tables
-    from benchmarks.whole_process import ProcessError, measure_processes
+    from benchmarks.whole_process import ProcessError, Setting, measure_processes
     from latentdrift.errors import LatentDriftError
     from latentdrift.models import load_pipeline
 
@@ -91,20 +95,23 @@ def main() -> int:
         found: dict[str, Any] = {"machine": machine_facts(), "settings": settings, "bars": BARS}
         pipeline = load_pipeline(args.base, dtype=torch.float32, drift=None)
         found["device"] = str(pipeline.unet.device)
-        found["gflop_an_image"] = training_operations(pipeline)
         if "process" in args.only:
+            cost = found["gflop_an_image"] = method_operations(pipeline, "unet", pipeline.unet.config.in_channels)
+            size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+            setting = Setting(
+                args.steps, args.batch_size, args.images, size, args.image_size or size, ema=not args.no_ema
+            )
             with tempfile.TemporaryDirectory() as folder:
+                pipeline.save_pretrained(Path(folder) / "base")
                 found["process"] = measure_processes(
-                    pipeline,
+                    COMPARISONS["basic"],
                     args.reference,
+                    Path(folder) / "base",
                     Path(folder),
-                    steps=args.steps,
-                    batch_size=args.batch_size,
-                    images=args.images,
-                    image_size=args.image_size,
-                    repeats=args.process_repeats,
-                    ema=not args.no_ema,
+                    setting,
+                    args.process_repeats,
                 )
+            found["process"]["ceilings"] = method_ceilings(found["process"], cost)
         if "sampling" in args.only:
             from benchmarks.sampling_cost import measure_sampling
 

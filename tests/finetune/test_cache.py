@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,25 @@ from PIL import Image
 from latentdrift.data import Cohort, ImageTransform
 from latentdrift.errors import DataError, TrainingError
 from latentdrift.finetune import LatentCache
+from latentdrift.finetune.augment import Augmentation
+from latentdrift.models import pipeline_fingerprint
 from tests.conftest import build_vae
 
 TRANSFORM = ImageTransform(size=32)
 
 
 class CountingEncoder:
-    """An autoencoder that counts the images it is given."""
+    """An autoencoder that counts the images it is given, and how many at once."""
 
     def __init__(self, vae: Any) -> None:
-        self.vae, self.images = vae, 0
+        self.vae, self.images, self.most = vae, 0, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vae, name)
 
     def encode(self, images: torch.Tensor) -> Any:
         self.images += len(images)
+        self.most = max(self.most, len(images))
         return self.vae.encode(images)
 
 
@@ -109,16 +113,18 @@ def test_another_content_is_another_cache(folder: Path, vae: CountingEncoder) ->
     Image.fromarray(pixels).save(image)
     paths.add(build(folder, vae).path)
     paths.add(build(folder, vae, transform=ImageTransform(size=32, fit="crop")).path)
-    paths.add(build(folder, vae, flip=True).path)
+    paths.add(build(folder, vae, augmentation=Augmentation(flip=True)).path)
+    paths.add(build(folder, vae, augmentation=Augmentation(count=1)).path)
+    paths.add(build(folder, vae, augmentation=Augmentation(count=1, degrees=3.0)).path)
     with torch.no_grad():
         vae.vae.encoder.conv_in.weight[0, 0, 0, 0] += 1e-3
     paths.add(build(folder, vae).path)
-    assert len(paths) == 5
-    assert vae.images == 10 * 6
+    assert len(paths) == 7
+    assert vae.images == 10 * 10
 
 
 def test_mirror_images_are_drawn_as_often(folder: Path, vae: CountingEncoder) -> None:
-    cache = build(folder, vae, flip=True)
+    cache = build(folder, vae, augmentation=Augmentation(flip=True))
     image = TRANSFORM.read(Cohort.open(folder)[5].image)
     with torch.no_grad():
         views = [vae.vae.encode(view[None]).latent_dist.mean[0] * 0.9 for view in (image, image.flip(-1))]
@@ -167,3 +173,83 @@ def test_the_file_is_mapped_and_not_read(folder: Path, vae: CountingEncoder) -> 
     assert cache._rows.dtype == np.float32
     assert cache.path.stat().st_size == 10 * 2 * 4 * 8 * 8 * 4 + 128
     assert np.load(cache.path).shape == (10, 1, 2, 4, 8, 8)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_without_drawn_views_the_files_name_is_that_of_older_caches(
+    folder: Path, vae: CountingEncoder, flip: bool
+) -> None:
+    key = hashlib.sha256()
+    for part in (vae.vae.encoder, vae.vae.quant_conv):
+        key.update(pipeline_fingerprint(part).encode())
+    key.update(f"{TRANSFORM.fingerprint()} flip={flip}".encode())
+    for record in Cohort.open(folder)[:10]:
+        key.update(record.content_hash().encode())
+    named = build(folder, vae, augmentation=Augmentation(flip=flip)).path.name
+    assert named == f"latents-{key.hexdigest()[:24]}.npy"
+
+
+def test_every_view_is_encoded_as_the_subject_draws_it(folder: Path, vae: CountingEncoder) -> None:
+    told: list[tuple[int, int]] = []
+    augmentation = Augmentation(count=2)
+    cache = build(folder, vae, augmentation=augmentation, progress=lambda *done: told.append(done))
+    assert np.load(cache.path).shape == (10, 3, 2, 4, 8, 8)
+    assert vae.images == 30
+    assert vae.most <= 4
+    assert told == [(done, 10) for done in range(1, 11)]
+    for index in (0, 1, 9):
+        record = Cohort.open(folder)[index]
+        assert record.subject is not None
+        views = augmentation.views(TRANSFORM.read(record.image), record.subject)
+        with torch.no_grad():
+            found = vae.vae.encode(views).latent_dist
+        assert np.allclose(cache._rows[index], torch.stack([found.mean, found.std], 1), atol=1e-4)
+    means = torch.cat(list(cache.means(batch_size=4)))
+    assert torch.equal(means, torch.from_numpy(np.array(cache._rows[:, :, 0])).flatten(0, 1) * 0.9)
+
+
+def test_a_few_images_are_encoded_with_all_their_views(folder: Path, vae: CountingEncoder) -> None:
+    cohort, told = Cohort.open(folder)[:10], []
+    LatentCache.build(
+        cohort,
+        TRANSFORM,
+        vae,
+        folder.parent / "cache",
+        augmentation=Augmentation(count=1, flip=True),
+        batch_size=16,
+        progress=lambda *done: told.append(done),
+    )
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert vae.most == 4
+
+
+def test_a_pair_is_drawn_from_one_view(folder: Path, vae: CountingEncoder) -> None:
+    plain = build(folder, vae, augmentation=Augmentation(count=2, flip=True))
+    cache = LatentCache(plain.path, 0.5, 0.25)
+    sources, targets = torch.randint(10, (2, 200), generator=torch.Generator().manual_seed(1))
+    latents, modes = cache.draw_pairs(sources, targets, torch.Generator().manual_seed(0))
+    assert latents.shape == modes.shape == (200, 4, 8, 8)
+    rows = torch.from_numpy(np.array(cache._rows))
+    distance = (rows[sources, :, 0] - modes[:, None]).abs().amax((2, 3, 4))
+    views = distance.argmin(1)
+    assert (distance.min(1).values == 0).all()
+    assert torch.bincount(views, minlength=6).min() > 10
+    own = rows[targets, views]
+    z = (latents / 0.5 + 0.25 - own[:, 0]) / own[:, 1]
+    assert abs(float(z.mean())) < 0.05
+    assert abs(float(z.std()) - 1) < 0.05
+    again = cache.draw(targets, torch.Generator().manual_seed(0))
+    assert torch.equal(latents, again)
+    other, _ = cache.draw_pairs(sources, targets, torch.Generator().manual_seed(2))
+    assert not torch.equal(latents, other)
+
+
+def test_modes_are_the_images_own_means_unscaled(folder: Path, vae: CountingEncoder) -> None:
+    plain = build(folder, vae, augmentation=Augmentation(count=2))
+    cache = LatentCache(plain.path, 0.5, 0.25)
+    modes = cache.modes(torch.tensor([7, 2, 7]))
+    assert modes.shape == (3, 4, 8, 8)
+    for mode, index in zip(modes, (7, 2, 7), strict=True):
+        assert torch.allclose(mode, posterior(vae, folder, index).mode()[0], atol=1e-4)
+    modes += 1
+    assert torch.equal(cache.modes(torch.tensor([7])) + 1, modes[:1])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from latentdrift.drift import LatentDrift, save_drift
-from latentdrift.errors import DriftError
-from latentdrift.finetune.drifting import choose_drift
+from latentdrift.errors import DriftError, UnknownNameError
+from latentdrift.finetune.drifting import NoiseChoice, choose_drift, choose_noise
 from tests.conftest import build_scheduler
 
 LATENTS = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.5
@@ -18,6 +18,11 @@ LATENTS = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 
 def choose(wish: Any, rule: str = "start", **settings: Any) -> LatentDrift | None:
     settings = {"means": lambda: iter(LATENTS.split(4)), "scheduler": build_scheduler(), "steps": 25, **settings}
     return choose_drift(wish, rule=rule, **settings)
+
+
+def choose_for_training(wish: Any, rule: str = "start", **settings: Any) -> NoiseChoice:
+    settings = {"means": refuse, "scheduler": build_scheduler(), "steps": 25, "channels": 4, **settings}
+    return choose_noise(wish, rule=rule, **settings)
 
 
 def refuse() -> Any:
@@ -81,3 +86,68 @@ def test_numbers_that_cannot_be(wish: str) -> None:
 def test_auto_without_a_cohort() -> None:
     with pytest.raises(DriftError, match="estimated from a cohort when a model is fine-tuned"):
         choose("auto", means=None)
+
+
+@pytest.mark.parametrize("wish", ["none", None, "0.07", 0.07, "0.1,0.2,0.3,0.4", LatentDrift(0.1, "paper")])
+def test_a_drift_is_chosen_alike_for_training(wish: Any) -> None:
+    assert choose_for_training(wish, "forward") == NoiseChoice(drift=choose(wish, "forward"))
+
+
+def test_the_automatic_drift_is_chosen_for_training() -> None:
+    made = choose_for_training("auto", means=lambda: iter(LATENTS.split(4)))
+    assert made == NoiseChoice(drift=choose("auto"))
+    assert made.drift is not None
+    assert made.drift.automatic
+
+
+@pytest.mark.parametrize("wish", ["learned", "learned-vector", "learned-scalar", " learned "])
+@pytest.mark.parametrize(
+    ("rule", "by"), [("start", "start"), ("forward", "start"), ("paper", "denoising"), ("matched", "denoising")]
+)
+def test_a_drift_to_be_learned(wish: str, rule: str, by: str) -> None:
+    made = choose_for_training(wish, rule)
+    assert made.learned is not None
+    assert (made.learned.kind, made.learned.rule, made.learned.by) == (
+        "scalar" if "scalar" in wish else "vector",
+        rule,
+        by,
+    )
+    assert made.learned.values() == [0.0] * (1 if "scalar" in wish else 4)
+    assert (made.drift, made.offset, made.zero_snr) == (None, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("wish", "strength"), [("offset-noise", 0.1), ("offset-noise:0.05", 0.05), ("offset-noise:0", 0.0)]
+)
+def test_offset_noise_and_its_strength(wish: str, strength: float) -> None:
+    assert choose_for_training(wish) == NoiseChoice(offset=strength)
+
+
+def test_zero_terminal_snr() -> None:
+    assert choose_for_training("zero-terminal-snr") == NoiseChoice(zero_snr=True)
+
+
+@pytest.mark.parametrize("strength", ["", "-0.1", "nan", "inf", "much", "0.1,0.2"])
+def test_strengths_that_cannot_be(strength: str) -> None:
+    with pytest.raises(DriftError, match=f"strength of offset noise is '{strength}'; give a number of at least 0"):
+        choose_for_training(f"offset-noise:{strength}")
+
+
+@pytest.mark.parametrize("wish", ["learnt", "learned-map", "offset_noise", "offset-noises", "zero-snr", "auto-matic"])
+def test_what_is_not_understood_lists_what_training_knows(wish: str) -> None:
+    listed = (
+        "Give none, auto, auto-map, auto-vector, auto-scalar, learned, learned-vector, learned-scalar, offset-noise"
+    )
+    with pytest.raises(DriftError, match=f"'{wish}' is not understood. {listed}, .*zero-terminal-snr, a number"):
+        choose_for_training(wish)
+
+
+def test_an_unknown_rule_of_a_learned_drift() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'start'"):
+        choose_for_training("learned", "stat")
+
+
+@pytest.mark.parametrize("wish", ["learned", "learned-scalar", "offset-noise", "offset-noise:0.2", "zero-terminal-snr"])
+def test_what_only_training_can_do_is_no_drift_to_sample_under(wish: str) -> None:
+    with pytest.raises(DriftError, match=f"'{wish}' is a way to fine-tune a model; .* give saved, none, a number"):
+        choose(wish, means=None)

@@ -23,7 +23,7 @@ from latentdrift.generate import (
 )
 from latentdrift.generate.images import Progress
 from latentdrift.generate.loop import check_steps
-from latentdrift.models import encode_prompts
+from latentdrift.models import check_from_noise, encode_prompts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -89,9 +89,11 @@ def make_counterfactuals(
         progress: called with the number of images finished.
 
     Raises:
-        ConfigurationError: numbers of images and captions differ, or a setting is out of range.
+        ConfigurationError: numbers of images and captions differ, a setting is out of range, or the model edits images
+            by instruction.
         DataError: a caption longer than the tokenizer takes.
     """
+    check_from_noise(pipeline)
     check_arguments(pipeline, images, source_captions, target_captions, steps, strength, batch_size)
     from diffusers import DDIMScheduler
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from latentdrift.data.captions import check_caption_length as check_caption_length
     from latentdrift.data.captions import default_template as default_template
     from latentdrift.data.cohort import Cohort as Cohort
+    from latentdrift.data.edits import EditPair as EditPair
+    from latentdrift.data.edits import edit_pairs as edit_pairs
     from latentdrift.data.images import to_array as to_array
     from latentdrift.data.images import write_png as write_png
     from latentdrift.data.leakage import find_leakage as find_leakage
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Cohort": "cohort",
+    "EditPair": "edits",
     "ImageTransform": "transform",
     "Pair": "pairs",
     "PromptTemplate": "captions",
@@ -32,6 +35,7 @@ _HOME = {
     "Split": "splits",
     "check_caption_length": "captions",
     "default_template": "captions",
+    "edit_pairs": "edits",
     "find_leakage": "leakage",
     "instruction": "prompts",
     "longitudinal_pairs": "pairs",

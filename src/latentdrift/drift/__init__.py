@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentdrift.drift.attachment import drift_of, plain, remove, shift_start, with_drift
+    from latentdrift.drift.learned import LearnedDrift
     from latentdrift.drift.moments import LatentMoments
     from latentdrift.drift.scheduler import DriftedScheduler
     from latentdrift.drift.state import DriftWarning
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "LatentDrift": "value",
     "LatentMoments": "moments",
+    "LearnedDrift": "learned",
     "DriftedScheduler": "scheduler",
     "DriftWarning": "state",
     "DriftMismatchWarning": "storage",
@@ -42,6 +44,7 @@ __all__ = [
     "DriftedScheduler",
     "LatentDrift",
     "LatentMoments",
+    "LearnedDrift",
     "check_drift",
     "drift_of",
     "load_drift",

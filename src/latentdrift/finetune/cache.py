@@ -3,8 +3,8 @@
 The autoencoder's posterior of an image does not change in training, so its mean and deviation are computed once and a
 latent is drawn from them at each step, as encoding anew would. Rows belong to samples, never to steps (diffusers issue
 14430 is what happens otherwise). The file is memory-mapped, so memory stays bounded however large the cohort is; its
-name is a hash of the images' contents, the autoencoder's weights and the transform, so it is never used after any
-of them has changed.
+name is a hash of the images' contents, the autoencoder's weights, the transform and the augmentation, so it is never
+used after any of them has changed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from latentdrift.errors import TrainingError
+from latentdrift.finetune.augment import Augmentation, draw_key
 from latentdrift.models import pipeline_fingerprint
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ class LatentCache:
     """Posterior mean and deviation of every image of a cohort.
 
     Args:
-        path: a .npy file of float32, (N, views, 2, C, h, w); the views are the image and, if asked for, its mirror
-            image.
+        path: a .npy file of float32, (N, views, 2, C, h, w); the first view is the image itself, the others are those
+            of an `Augmentation`.
         scaling_factor: the autoencoder's; drawn latents are multiplied by it.
         shift_factor: the autoencoder's; subtracted before scaling.
     """
@@ -50,16 +51,48 @@ class LatentCache:
         return channels, height, width
 
     def draw(self, indices: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return scaled latents (B, C, h, w) of the samples `indices`, drawn from their posteriors."""
-        views = torch.randint(self._rows.shape[1], (len(indices),), generator=generator)
+        """Return scaled latents (B, C, h, w) of the samples `indices`, drawn from the posteriors of random views."""
+        return self._draw(indices, self._draw_views(len(indices), generator), generator)
+
+    def draw_pairs(
+        self, sources: torch.Tensor, targets: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what an editing model learns from: latents to be denoised, and the images they are edits of.
+
+        Args:
+            sources: samples before the edit, (B,).
+            targets: samples after the edit, (B,).
+            generator: of the views and of the targets' draws.
+
+        Returns:
+            Scaled latents of the targets drawn from their posteriors, and the sources' means as `modes` returns them,
+            both (B, C, h, w). The two of a pair are of the same view; the same draw where `draw_key` is the same.
+        """
+        views = self._draw_views(len(targets), generator)
+        modes = torch.from_numpy(self._rows[sources.numpy(), views.numpy(), 0])
+        return self._draw(targets, views, generator), modes
+
+    def modes(self, indices: torch.Tensor) -> torch.Tensor:
+        """Return the posterior means (B, C, h, w) of the images themselves, neither shifted nor scaled.
+
+        InstructPix2Pix (arXiv 2211.09800) conditions on the mode as the encoder gives it, and diffusers' pipelines of
+        that name do the same.
+        """
+        return torch.from_numpy(self._rows[indices.numpy(), 0, 0])
+
+    def _draw_views(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(self._rows.shape[1], (count,), generator=generator)
+
+    def _draw(self, indices: torch.Tensor, views: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         rows = torch.from_numpy(self._rows[indices.numpy(), views.numpy()])
         noise = torch.randn(rows[:, 0].shape, generator=generator)
         return (rows[:, 0] + rows[:, 1] * noise - self.shift_factor) * self.scaling_factor
 
     def means(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """Yield the scaled posterior means in batches (B, C, h, w), each sample once."""
-        for start in range(0, len(self), batch_size):
-            rows = torch.from_numpy(np.array(self._rows[start : start + batch_size, :, 0])).flatten(0, 1)
+        """Yield the scaled posterior means in batches (B, C, h, w), each view of each sample once."""
+        step = max(1, batch_size // self._rows.shape[1])
+        for start in range(0, len(self), step):
+            rows = torch.from_numpy(np.array(self._rows[start : start + step, :, 0])).flatten(0, 1)
             yield (rows - self.shift_factor) * self.scaling_factor
 
     @classmethod
@@ -70,7 +103,7 @@ class LatentCache:
         vae: Any,
         folder: Path,
         *,
-        flip: bool = False,
+        augmentation: Augmentation | None = None,
         batch_size: int = 16,
         progress: Callable[[int, int], None] | None = None,
     ) -> LatentCache:
@@ -81,20 +114,21 @@ class LatentCache:
             transform: brings a file to (3, H, W) in [-1, 1].
             vae: the autoencoder, an AutoencoderKL.
             folder: where caches are kept.
-            flip: keep the mirror images too.
-            batch_size: images encoded at once.
+            augmentation: the views kept of an image; only itself by default.
+            batch_size: images and views encoded at once.
             progress: called with the numbers of images done and in all.
 
         Raises:
             DataError: an image cannot be read; the message names it.
             TrainingError: the disk is full; nothing half-written is left.
         """
+        augmentation = augmentation or Augmentation()
         key = hashlib.sha256()
         # The decoder has no part in a posterior: a model whose decoder alone differs shares the cache.
         for part in ("encoder", "quant_conv"):
             if getattr(vae, part, None) is not None:
                 key.update(pipeline_fingerprint(getattr(vae, part)).encode())
-        key.update(f"{transform.fingerprint()} flip={flip}".encode())
+        key.update(f"{transform.fingerprint()} {augmentation.fingerprint()}".encode())
         for record in cohort:
             key.update(record.content_hash().encode())
         path = folder / f"latents-{key.hexdigest()[:24]}.npy"
@@ -103,7 +137,7 @@ class LatentCache:
             if progress is not None:
                 progress(len(cohort), len(cohort))
         else:
-            encode_cohort(cohort, transform, vae, path, flip, batch_size, progress)
+            encode_cohort(cohort, transform, vae, path, augmentation, batch_size, progress)
         return cls(path, scaling, shift)
 
 
@@ -121,7 +155,7 @@ def encode_cohort(
     transform: ImageTransform,
     vae: Any,
     path: Path,
-    flip: bool,
+    augmentation: Augmentation,
     batch_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
@@ -131,17 +165,18 @@ def encode_cohort(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            for start in range(0, len(cohort), batch_size):
-                images = torch.stack([transform.read(record.image) for record in cohort[start : start + batch_size]])
-                views = [images, images.flip(-1)] if flip else [images]
-                block = torch.stack([posteriors(vae, view) for view in views], 1).cpu().numpy()
+            step = max(1, batch_size // len(augmentation))
+            for start in range(0, len(cohort), step):
+                views = [augmentation.views(transform.read(r.image), draw_key(r)) for r in cohort[start : start + step]]
+                encoded = posteriors(vae, torch.cat(views), batch_size)
+                block = encoded.unflatten(0, (len(views), len(augmentation))).cpu().numpy()
                 if start == 0:
                     header = {"descr": "<f4", "fortran_order": False, "shape": (len(cohort), *block.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
                 # Written, not mapped: writing to a mapped file on a full disk kills the process without a word.
                 file.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
                 if progress is not None:
-                    progress(start + len(images), len(cohort))
+                    progress(start + len(views), len(cohort))
         partial.replace(path)
     except OSError as error:
         raise TrainingError(
@@ -152,9 +187,9 @@ def encode_cohort(
             partial.unlink()
 
 
-def posteriors(vae: Any, images: torch.Tensor) -> torch.Tensor:
-    """Return the posterior mean and deviation of a batch, (B, 2, C, h, w), float32."""
+def posteriors(vae: Any, images: torch.Tensor, most: int) -> torch.Tensor:
+    """Return the posterior mean and deviation of images, (B, 2, C, h, w), float32; at most `most` encoded at once."""
     # On a processor a few images at once are a third faster than many: their activations stay in its cache.
-    few = 4 if vae.device.type == "cpu" else len(images)
+    few = 4 if vae.device.type == "cpu" else most
     found = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist for part in images.split(few)]
     return torch.cat([torch.stack([p.mean, p.std], 1) for p in found]).float()

@@ -18,8 +18,13 @@ class TrainingConfig:
     """Images a step and process."""
     gradient_accumulation: int = 1
     """Batches added up before an optimizer step."""
-    learning_rate: float = 2e-4
-    """Highest learning rate. 2e-4 suits `tiny`; Stable Diffusion wants about 1e-5."""
+    learning_rate: float | None = None
+    """Highest learning rate. By default the method's own for `tiny`; Stable Diffusion wants about a twentieth of it
+    (1e-5 with basic)."""
+    drift_learning_rate: float = 1e-2
+    """Highest learning rate of a learned drift."""
+    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit", "adafactor"] = "adamw"
+    """adamw8bit and paged-adamw8bit (bitsandbytes) and adafactor need less memory."""
     lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_steps: int = 20
@@ -30,8 +35,9 @@ class TrainingConfig:
     """Gradients are clipped to this norm."""
     ema_decay: float = 0.99
     """Decay of the averaged weights that are saved; 0 saves the last weights."""
-    drop_captions: float = 0.1
-    """Part of the captions left empty, which guidance needs (arXiv 2207.12598)."""
+    drop_captions: float | None = None
+    """Part of the captions left empty, which guidance needs (arXiv 2207.12598). By default the method's own, mostly
+    0.1."""
     balance: str | None = None
     """Attribute whose values are drawn equally often, such as a diagnosis; none by default."""
     balance_strength: float = 1.0
@@ -39,6 +45,9 @@ class TrainingConfig:
     not repeated until it is learned by heart."""
     flip: bool = False
     """Mirror half of the images left to right. Wrong for chests and for lateralised disease."""
+    augment: int = 0
+    """Views of each image beside itself: turned by up to 4 degrees, moved and scaled by a few percent, with another
+    gamma."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Number format of the forward pass; on most processors without a GPU "no" is fastest."""
     seed: int = 0
@@ -55,25 +64,28 @@ class TrainingConfig:
     """Steps between checkpoints; a run that was stopped goes on from the last one."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
+    save: Literal["pipeline", "adapter"] = "pipeline"
+    """pipeline: a whole model that plain diffusers loads, with the adapter's own files beside it. adapter: only those,
+    small, to be put on the same base again; for methods that train something beside the base."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation", "sample_steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("warmup_steps", "validate_every", "sample_every", "validation_images"):
+        for name in ("warmup_steps", "validate_every", "sample_every", "validation_images", "augment"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("ema_decay", "drop_captions"):
-            if not 0 <= getattr(self, name) < 1:
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < float("inf"):
+        for name in ("learning_rate", "drift_learning_rate", "max_grad_norm"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be above 0, and finite.")
         if not 0 <= self.balance_strength <= 1:
             raise ConfigurationError(f"balance_strength is {self.balance_strength}; it must be from 0 to 1.")
         if not 0 <= self.weight_decay < float("inf"):
             raise ConfigurationError(f"weight_decay is {self.weight_decay}; it must be 0 or more.")
         hints = get_type_hints(type(self))
-        for name in ("lr_schedule", "mixed_precision"):
+        for name in ("lr_schedule", "mixed_precision", "optimizer", "save"):
             if getattr(self, name) not in get_args(hints[name]):
                 raise UnknownNameError(name, str(getattr(self, name)), get_args(hints[name]))

@@ -116,15 +116,23 @@ def begin_run(out: Path, facts: Mapping[str, Any], parts: Mapping[str, Cohort], 
         write_whole(out / "split.csv", "\n".join(["file_name,part", *rows]) + "\n")
 
 
-def write_losses(out: Path, losses: Sequence[float], validations: Sequence[tuple[int, float]]) -> None:
-    """Write `losses.csv` (step, loss, validation_loss).
+def write_losses(
+    out: Path,
+    losses: Sequence[float],
+    validations: Sequence[tuple[int, float]],
+    drifts: Sequence[Sequence[float]] = (),
+) -> None:
+    """Write `losses.csv` (step, loss, validation_loss, and of a learned drift the numbers after each step).
 
     Raises:
         TrainingError: the folder cannot be written.
     """
     by_step = dict(validations)
-    lines = ["step,loss,validation_loss"]
-    lines += [f"{i},{loss:.6f},{by_step.get(i, '')}" for i, loss in enumerate(losses, 1)]
+    names = [f"drift_{index}" for index in range(len(drifts[0]))] if drifts else []
+    lines = [",".join(["step", "loss", "validation_loss", *names])]
+    for i, loss in enumerate(losses, 1):
+        numbers = [f"{number:.6g}" for number in drifts[i - 1]] if drifts else []
+        lines.append(",".join([str(i), f"{loss:.6f}", str(by_step.get(i, "")), *numbers]))
     with explained_disk(out):
         write_whole(out / "losses.csv", "\n".join(lines) + "\n")
 

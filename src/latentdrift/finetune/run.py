@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,19 +18,23 @@ from latentdrift.data import Cohort, ImageTransform, PromptTemplate, check_capti
 from latentdrift.data.prepare import read_preparation
 from latentdrift.data.prompts import as_template
 from latentdrift.data.splits import DEFAULT_FRACTIONS
-from latentdrift.drift import DriftMismatchWarning, LatentDrift
+from latentdrift.drift import DriftMismatchWarning, LatentDrift, drift_of
+from latentdrift.drift.scheduler import start_gain
 from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.checkpoint import FOLDER as CHECKPOINTS
 from latentdrift.finetune.config import TrainingConfig
 from latentdrift.finetune.contrast import LowContrastWarning, low_contrast
-from latentdrift.finetune.drifting import choose_drift
+from latentdrift.finetune.drifting import NoiseChoice, choose_noise
 from latentdrift.finetune.folder import begin_run, describe_run, has_finished, write_losses
+from latentdrift.finetune.learning import DriftLearner
 from latentdrift.finetune.memory import explained_memory
 from latentdrift.finetune.method import finetune_method
-from latentdrift.finetune.samples import sample_captions, write_samples
-from latentdrift.finetune.sets import TrainingSet, training_set
+from latentdrift.finetune.schedules import noise_schedule, zero_snr_scheduler
+from latentdrift.finetune.sets import SetMaker, TrainingSet
 from latentdrift.finetune.trainer import Report, Trainer
 from latentdrift.models import ModelCard, load_pipeline, save_pipeline
+from latentdrift.models.adapters import base_fingerprint
+from latentdrift.models.text import expanded
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -63,7 +70,7 @@ def finetune_model(
         out: run folder.
         base: "tiny", "tiny-brain", a diffusers folder, a run folder or a hub id.
         method: fine-tuning method by name.
-        drift: see `choose_drift`; "none" trains and saves without.
+        drift: see `choose_noise`; "none" trains and saves without.
         rule: where the drift acts: start, forward, paper or matched.
         template: caption template such as "an MRI of a {stage} brain", a set of them by name ("diverse+patient"), or a
             template file; made from the attributes by default.
@@ -81,96 +88,149 @@ def finetune_model(
         LatentDriftError: with what was wrong and the remedy, as ConfigurationError, DataError, DriftError, ModelError
             or TrainingError.
     """
-    config = config or TrainingConfig()
-    method_class = finetune_method.get(method)
-    settings = method_config or method_class.config_class()
-    out, shares = Path(out), dict(fractions or DEFAULT_FRACTIONS)
     tell = stage or (lambda *_: None)
+    method_class = finetune_method.get(method)
+    trained = method_class(method_config or method_class.config_class())
+    config = trained.settle(config or TrainingConfig())
+    out, shares = Path(out), dict(fractions or DEFAULT_FRACTIONS)
     prompts = as_template(template, cohort, attribute=config.balance) if template else default_template(cohort)
     prompts.check(cohort)
-    captions = sample_captions(cohort, prompts)
     if config.balance is not None:
         cohort.values(config.balance)
     if "train" not in shares:
         raise ConfigurationError(f"No part of the split is called 'train': {', '.join(shares)}. Name one so.")
     parts = cohort.split(shares, seed=config.seed)
-    facts = describe_run(cohort, base, method, drift, rule, prompts.stored(), config, settings, shares)
+    plain, prompts = prompts, trained.wording(prompts, cohort)
+    facts = describe_run(cohort, base, method, drift, rule, plain.stored(), config, trained.config, shares)
     if has_finished(out, facts):
         return out / "model"
 
-    pipeline = load_base(base, device)
-    check_caption_length(prompts.captions(cohort), pipeline.tokenizer)
-    weak = low_contrast(pipeline, cohort, prompts)
+    pipeline = trained.adapt(load_base(base, device))
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    check_caption_length(expanded(pipeline, prompts.captions(cohort)), pipeline.tokenizer)
+    weak = None if trained.learns_words else low_contrast(pipeline, cohort, prompts)
     if weak is not None:
         warnings.warn(weak, LowContrastWarning, stacklevel=2)
-    side = pipeline.unet.config.sample_size
-    transform = ImageTransform(size=side * pipeline.vae_scale_factor)
-    folder = Path(cache) if cache else out.resolve().parent / ".latents"
+    make = SetMaker(
+        pipeline,
+        ImageTransform(size=size),
+        prompts,
+        Path(cache) if cache else out.resolve().parent / ".latents",
+        config,
+        tell,
+    )
 
     @functools.cache
-    def part(name: str) -> TrainingSet:
-        progress = functools.partial(tell, "latents")
-        return training_set(parts[name], pipeline, transform, prompts, folder, config, progress)
+    def train() -> TrainingSet:
+        return trained.training_set(parts["train"], make)
 
     with explained_memory(config):
-        chosen = choose_drift(
+        noise = choose_noise(
             drift,
             rule=rule,
-            means=lambda: part("train").cache.means(),
+            means=lambda: train().cache.means(),
             scheduler=pipeline.scheduler,
             steps=config.sample_steps,
+            channels=pipeline.vae.config.latent_channels,
         )
-        if chosen is not None:
-            chosen.delta(torch.zeros(1, pipeline.unet.config.in_channels, side, side))
-            chosen.attach(pipeline)
-        trained = method_class(settings)
+        # Before the drift is on the pipeline: what the base itself is to make, it makes as it is.
+        train()
+        base_weights = base_fingerprint(pipeline.unet)
+        learner = apply_noise(pipeline, noise, config.sample_steps)
         module = trained.prepare(pipeline)
+        draw = trained.samples(pipeline, parts["train"], make, config)
+
+        def sample(step: int) -> None:
+            if learner is not None:
+                learner.drift.frozen().attach(pipeline)
+            draw(sheet(out, step))
+
         trainer = Trainer(
             trained,
             module,
-            noise_schedule(pipeline, chosen),
-            part("train"),
-            part("validation") if "validation" in parts else None,
+            noise_schedule(pipeline.scheduler, noise.drift if learner is None else learner.drift.drift),
+            train(),
+            trained.validation_set(parts["validation"], make) if "validation" in parts else None,
             config,
             out,
-            on_sample=lambda step: write_samples(pipeline, captions, sheet(out, step), config),
+            on_sample=sample,
+            learner=learner,
+            offset=noise.offset,
         )
-        begin_run(out, facts, parts, chosen)
+        begin_run(out, facts, parts, drift_of(pipeline))
 
         def told(report: Report) -> None:
             if report.step % 50 == 0 or report.validation is not None:
-                write_losses(out, trainer.losses, trainer.validations)
+                write_losses(out, trainer.losses, trainer.validations, trainer.drifts)
             tell(f"training, loss {report.loss:.3f}", report.step, config.steps)
 
         trainer.run(told)
-        write_losses(out, trainer.losses, trainer.validations)
-        trained.finish(pipeline, trainer.accelerator.unwrap_model(trainer.module, keep_fp32_wrapper=False))
-        tell("samples", 0, 1)
-        write_samples(pipeline, captions, sheet(out, config.steps), config)
-        tell("samples", 1, 1)
-    notes: dict[str, Any] = {"training_seconds": round(trainer.seconds, 1)}
-    if trainer.validations:
-        notes["validation_loss"] = round(trainer.validations[-1][1], 5)
+        write_losses(out, trainer.losses, trainer.validations, trainer.drifts)
+        module = trainer.accelerator.unwrap_model(trainer.module, keep_fp32_wrapper=False)
+        with tempfile.TemporaryDirectory(prefix=".adapter-", dir=out) as folder:
+            trained.write_adapter(pipeline, module, Path(folder))
+            trained.finish(pipeline, module)
+            tell("samples", 0, 1)
+            sample(config.steps)
+            tell("samples", 1, 1)
+            card = describe_model(cohort, parts["train"], make, base, method, config, facts)
+            notes = {**card.notes, "base_fingerprint": base_weights, "training_seconds": round(trainer.seconds, 1)}
+            if trainer.validations:
+                notes["validation_loss"] = round(trainer.validations[-1][1], 5)
+            card = dataclasses.replace(card, notes={**notes, **trained.notes()})
+            save_pipeline(pipeline, out / "model", card, adapter=Path(folder), whole=config.save == "pipeline")
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return out / "model"
+
+
+def describe_model(
+    cohort: Cohort,
+    train: Cohort,
+    make: SetMaker,
+    base: str | Path,
+    method: str,
+    config: TrainingConfig,
+    facts: Mapping[str, Any],
+) -> ModelCard:
+    """Return the card of a model: how its images and captions were made, and what is known of the data."""
     preparation = read_preparation(cohort.root)
-    if preparation is not None:
-        # So that a scan to be edited is cut and scaled as those were.
-        notes["preparation"] = dict(preparation)
-    card = ModelCard(
+    prompts = make.prompts
+    return ModelCard(
         base=str(base),
         method=method,
         steps=config.steps,
-        size=transform.size,
-        gray=parts["train"].is_gray(64),
+        size=make.transform.size,
+        gray=train.is_gray(64),
         template=prompts.stored(),
         attributes={
             name: attribute_values(cohort, name) for name in prompts.attribute_names if name in cohort.attribute_names
         },
-        data={"name": cohort.name, "images": len(parts["train"]), "content_hash": facts["data"]["content_hash"]},
-        notes=notes,
+        data={"name": cohort.name, "images": len(train), "content_hash": facts["data"]["content_hash"]},
+        # So that a scan to be edited is cut and scaled as those were.
+        notes={} if preparation is None else {"preparation": dict(preparation)},
     )
-    save_pipeline(pipeline, out / "model", card)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return out / "model"
+
+
+def apply_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, steps: int) -> DriftLearner | None:
+    """Put the drift, or what stands in its place, on a pipeline; return what learns it, if it is learned.
+
+    Raises:
+        DriftError: the drift does not fit the model's latents.
+    """
+    side, channels = pipeline.unet.config.sample_size, pipeline.vae.config.latent_channels
+    if noise.zero_snr:
+        pipeline.scheduler = zero_snr_scheduler(pipeline.scheduler)
+    if noise.drift is not None:
+        noise.drift.delta(torch.zeros(1, channels, side, side))
+        noise.drift.attach(pipeline)
+    if noise.learned is None:
+        return None
+    scheduler = copy.deepcopy(pipeline.scheduler)
+    scheduler.set_timesteps(steps)
+    gain = start_gain(scheduler)
+    noise.learned.to(pipeline.unet.device)
+    noise.learned.frozen().attach(pipeline)
+    return DriftLearner(noise.learned, gain)
 
 
 def load_base(base: str | Path, device: str | None) -> DiffusionPipeline:
@@ -178,16 +238,6 @@ def load_base(base: str | Path, device: str | None) -> DiffusionPipeline:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DriftMismatchWarning)
         return load_pipeline(base, device=device, dtype=torch.float32, drift=None)
-
-
-def noise_schedule(pipeline: DiffusionPipeline, drift: LatentDrift | None) -> Any:
-    """Return the scheduler that adds noise in training: the pipeline's schedule, drifted."""
-    from diffusers import DDPMScheduler
-
-    from latentdrift.drift import remove
-
-    scheduler = DDPMScheduler.from_config(remove(pipeline.scheduler).config)
-    return scheduler if drift is None else drift.apply(scheduler)
 
 
 def sheet(out: Path, step: int) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -21,14 +21,16 @@ from diffusers.training_utils import EMAModel
 from latentdrift.errors import TrainingError
 from latentdrift.finetune.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from latentdrift.finetune.config import TrainingConfig
+from latentdrift.finetune.denoiser import Denoiser
 from latentdrift.finetune.folder import explained_disk
 from latentdrift.finetune.memory import explained_memory
 from latentdrift.finetune.method import FinetuneMethod
+from latentdrift.finetune.optimizer import make_optimizer
 from latentdrift.finetune.precision import make_accelerator
 from latentdrift.finetune.sets import TrainingSet
 
 if TYPE_CHECKING:
-    from diffusers import ModelMixin
+    from latentdrift.finetune.learning import DriftLearner
 
 
 @dataclass(frozen=True)
@@ -52,28 +54,37 @@ class Trainer:
         config: settings.
         folder: run folder; checkpoints and TensorBoard's `logs` go there.
         on_sample: called with the step when a sample sheet is due, while the averaged weights are in the module.
+        learner: a drift that is learned with the weights, or None.
+        offset: strength of offset noise in training.
     """
 
     def __init__(
         self,
         method: FinetuneMethod,
-        module: torch.nn.Module,
+        module: Denoiser,
         scheduler: Any,
         train: TrainingSet,
         validation: TrainingSet | None,
         config: TrainingConfig,
         folder: Path,
         on_sample: Callable[[int], None] | None = None,
+        *,
+        learner: DriftLearner | None = None,
+        offset: float = 0.0,
     ) -> None:
+        config = method.settle(config)
         self.method, self.scheduler, self.train_set, self.validation = method, scheduler, train, validation
-        self.config, self.folder, self.on_sample = config, folder, on_sample
+        self.config, self.folder, self.on_sample, self.learner, self.offset = config, folder, on_sample, learner, offset
         self.accelerator = make_accelerator(config, next(module.parameters()).device)
         if config.gradient_checkpointing:
-            cast("ModelMixin", module).enable_gradient_checkpointing()
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+            module.enable_gradient_checkpointing()
+        self.weights = dict(module.trained())
+        self.drift = [] if learner is None else list(learner.drift.parameters())
+        self.parameters = [*self.weights.values(), *self.drift]
+        groups: list[dict[str, Any]] = [{"params": list(self.weights.values()), "lr": config.learning_rate}]
+        if learner is not None:
+            groups.append({"params": self.drift, "lr": config.drift_learning_rate, "weight_decay": 0.0})
+        optimizer = make_optimizer(config.optimizer, groups, weight_decay=config.weight_decay)
         self.schedule = get_scheduler(
             config.lr_schedule, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )
@@ -81,6 +92,7 @@ class Trainer:
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.horizon = scheduler.config.num_train_timesteps
         self.losses: list[float] = []
+        self.drifts: list[list[float]] = []
         self.validations: list[tuple[int, float]] = []
         self.step, self.seconds = 0, 0.0
 
@@ -113,6 +125,8 @@ class Trainer:
                         writer.add_scalar("learning_rate", self.schedule.get_last_lr()[0], self.step)
                         if validation is not None:
                             writer.add_scalar("validation_loss", validation, self.step)
+                        for name, value in self.drift_values().items():
+                            writer.add_scalar(name, value, self.step)
                     # The last one too: a disk that is full when the model is saved must not cost the steps before.
                     if last or self.step % config.checkpoint_every == 0:
                         self.save_checkpoint()
@@ -132,14 +146,19 @@ class Trainer:
         losses = []
         for _ in range(config.gradient_accumulation):
             indices = self.train_set.draw(config.batch_size, generator)
-            batch = self.train_set.batch(indices, generator, config.drop_captions, self.horizon, accelerator.device)
+            batch = self.train_set.batch(
+                indices, generator, config.drop_captions or 0.0, self.horizon, accelerator.device, self.offset
+            )
             with accelerator.accumulate(self.module):
                 with accelerator.autocast():
                     loss = self.method.loss(self.module, self.scheduler, batch)
-                accelerator.backward(loss)
+                # The drift's own loss has no part in the weights' gradients, nor in the loss that is reported.
+                accelerator.backward(loss if self.learner is None else loss + self.learner.loss(batch))
                 losses.append(loss.detach())
                 if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(self.parameters, config.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(self.weights.values(), config.max_grad_norm)
+                    if self.learner is not None:
+                        self.learner.share_gradients(accelerator, config.max_grad_norm)
                     total = self.finite(torch.stack(losses).mean().item(), "loss")
                     # Loss scaling makes infinite gradients now and then, and then skips the step by itself.
                     if config.mixed_precision != "fp16":
@@ -150,7 +169,13 @@ class Trainer:
         if self.average is not None:
             self.average.step(self.parameters)
         self.losses.append(total)
+        if self.learner is not None:
+            self.drifts.append(self.learner.drift.values())
         return total
+
+    def drift_values(self) -> dict[str, float]:
+        """Return the learned drift's numbers after the last step by name; nothing where none is learned."""
+        return {f"drift/{index}": value for index, value in enumerate(self.drifts[-1] if self.drifts else ())}
 
     def finite(self, value: float, what: str) -> float:
         """Return the value; raise TrainingError, before it reaches a weight, if it is NaN or infinite."""
@@ -215,12 +240,14 @@ class Trainer:
         state = {
             "step": self.step,
             "seconds": self.seconds,
-            "module": self.accelerator.unwrap_model(self.module).state_dict(),
+            "weights": {name: value.detach() for name, value in self.weights.items()},
+            "drift": None if self.learner is None else self.learner.drift.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "losses": self.losses,
+            "drifts": self.drifts,
             "validations": self.validations,
         }
         save_checkpoint(self.folder, self.step, state)
@@ -235,12 +262,17 @@ class Trainer:
         if path is None:
             return
         state = load_checkpoint(path, self.accelerator.device)
-        self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
+        with torch.no_grad():
+            for name, value in self.weights.items():
+                value.copy_(state["weights"][name])
+        if self.learner is not None:
+            self.learner.drift.load_state_dict(state["drift"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.losses, self.validations = state["losses"], [(int(s), float(v)) for s, v in state["validations"]]
+        self.losses, self.drifts = state["losses"], state["drifts"]
+        self.validations = [(int(s), float(v)) for s, v in state["validations"]]
         self.step, self.seconds = state["step"], state["seconds"]

@@ -9,7 +9,7 @@ import torch
 
 from latentdrift.errors import ConfigurationError
 from latentdrift.generate.loop import StepCallback, check_steps, denoise, image_generators, start_noise
-from latentdrift.models import encode_prompts
+from latentdrift.models import check_from_noise, encode_prompts
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -70,7 +70,7 @@ def generate_images(
 
     Raises:
         ConfigurationError: numbers of prompts and seeds that differ; steps or batch size below 1; a size that does not
-            fit; more steps than the model was trained with.
+            fit; more steps than the model was trained with; a model that edits images by instruction.
         DataError: a prompt longer than the tokenizer takes.
     """
     if len(prompts) != len(seeds):
@@ -79,6 +79,7 @@ def generate_images(
         raise ConfigurationError("There is nothing to generate: the list of prompts is empty.")
     if batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size}; at least 1 is needed.")
+    check_from_noise(pipeline)
     check_steps(pipeline.scheduler, steps)
     unet, factor = pipeline.unet, pipeline.vae_scale_factor
     size = unet.config.sample_size * factor if size is None else size

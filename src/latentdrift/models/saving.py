@@ -16,10 +16,25 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 
-def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: ModelCard | None = None) -> Path:
+def save_pipeline(
+    pipeline: DiffusionPipeline,
+    folder: Path,
+    card: ModelCard | None = None,
+    *,
+    adapter: Path | None = None,
+    whole: bool = True,
+) -> Path:
     """Save a pipeline, its drift and its card as one diffusers folder, whole or not at all; return the folder.
 
     A plain `DiffusionPipeline.from_pretrained(folder)` loads it without the drift.
+
+    Args:
+        pipeline: what to save.
+        folder: where to.
+        card: facts that go beside it.
+        adapter: a folder whose files go there too: what was trained, apart from its base, in diffusers' own formats.
+        whole: save the pipeline itself; without, only the adapter, drift and card, which `load_pipeline` puts on the
+            card's base again.
 
     Raises:
         ModelError: the disk is full or not writable; what `folder` held before is untouched.
@@ -30,10 +45,13 @@ def save_pipeline(pipeline: DiffusionPipeline, folder: Path, card: ModelCard | N
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with quiet_libraries():
-            pipeline.save_pretrained(partial)
+        if whole:
+            with quiet_libraries():
+                pipeline.save_pretrained(partial)
+        if adapter is not None:
+            shutil.copytree(adapter, partial, dirs_exist_ok=True)
         # safetensors makes files for the owner's eyes only; a model's folder is meant to be shared.
-        mode = (partial / "model_index.json").stat().st_mode
+        mode = partial.stat().st_mode & 0o666
         for weights in partial.rglob("*.safetensors"):
             weights.chmod(mode)
         drift = drift_of(pipeline.scheduler)

@@ -1,0 +1,449 @@
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentdrift.errors import ModelError
+from latentdrift.generate import generate_images
+from latentdrift.models import (
+    AdapterMismatchWarning,
+    ModelCard,
+    base_fingerprint,
+    encode_prompts,
+    load_adapter,
+    load_pipeline,
+    write_model_card,
+)
+from latentdrift.models.adapters import same_base
+
+CARD = ModelCard(base="toy", method="lora", steps=3, size=32, gray=True, template="a slice")
+TOKENS, SECOND = "learned_embeds.safetensors", "learned_embeds_2.safetensors"
+PROCESSORS, LORA = "pytorch_custom_diffusion_weights.safetensors", "pytorch_lora_weights.safetensors"
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+def embeddings(vectors: int = 1, width: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.randn(vectors, width, generator=torch.Generator().manual_seed(seed))
+
+
+def write_tokens(folder: Path, tokens: dict[str, torch.Tensor], name: str = TOKENS) -> Path:
+    save_file(tokens, folder / name)
+    return folder
+
+
+def custom_processors(unet: Any, q_out: bool = False, seed: int = 1) -> dict[str, Any]:
+    """Processors as diffusers' own example makes them, with random weights in the cross-attentions."""
+    from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
+
+    torch.manual_seed(seed)
+    made = {}
+    for name in unet.attn_processors:
+        attention = unet.get_submodule(name.removesuffix(".processor"))
+        cross = name.endswith("attn2.processor")
+        made[name] = CustomDiffusionAttnProcessor(
+            train_kv=cross,
+            train_q_out=cross and q_out,
+            hidden_size=attention.to_q.out_features if cross else None,
+            cross_attention_dim=unet.config.cross_attention_dim if cross else None,
+        )
+    return made
+
+
+def write_processors(model: Path, folder: Path, **options: Any) -> Path:
+    """Write the file by diffusers' own saver."""
+    unet = load_pipeline(model).unet
+    unet.set_attn_processor(custom_processors(unet))
+    unet.save_attn_procs(folder, **options)
+    return folder
+
+
+def fill_empty(folder: Path, model: Path) -> None:
+    """Add the zero-length tensors by which diffusers knows processors without weights."""
+    content = load_file(folder / PROCESSORS)
+    empty = {name: torch.zeros(0) for name in load_pipeline(model).unet.attn_processors if "attn1" in name}
+    save_file({**content, **empty}, folder / PROCESSORS)
+
+
+def add_lora(module: Any, targets: list[str], seed: int, alpha: float = 4.0) -> dict[str, torch.Tensor]:
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    torch.manual_seed(seed)
+    module.add_adapter(LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian"))
+    for name, weight in module.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.5)
+    return get_peft_model_state_dict(module)
+
+
+def write_lora(model: Path, folder: Path, *, text: bool = False, seed: int = 2, **options: Any) -> Path:
+    """Write the file by diffusers' own saver, with its metadata."""
+    from diffusers.training_utils import _collate_lora_metadata
+    from diffusers.utils import convert_state_dict_to_diffusers
+
+    pipeline = load_pipeline(model)
+    trained = {"unet": pipeline.unet}
+    layers = {"unet_lora_layers": add_lora(pipeline.unet, TARGETS, seed)}
+    names = ["text_encoder", "text_encoder_2"] if hasattr(pipeline, "text_encoder_2") else ["text_encoder"]
+    for name in names if text else []:
+        trained[name] = getattr(pipeline, name)
+        layers[f"{name}_lora_layers"] = add_lora(trained[name], ["q_proj", "v_proj"], seed)
+    layers = {name: convert_state_dict_to_diffusers(part) for name, part in layers.items()}
+    metadata = _collate_lora_metadata(trained) if options.get("safe_serialization", True) else {}
+    type(pipeline).save_lora_weights(folder, **layers, **metadata, **options)
+    return folder
+
+
+def picture(pipeline: Any, prompt: str = "a brain") -> torch.Tensor:
+    return generate_images(pipeline, [prompt], seeds=[0], steps=3)
+
+
+MODELS = pytest.mark.parametrize("fixture", ["toy_model", "toy_xl_model"])
+
+
+@pytest.fixture
+def model(fixture: str, request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(fixture))
+
+
+@MODELS
+def test_tokens_are_those_plain_diffusers_loads(model: Path, tmp_path: Path) -> None:
+    tokens = {"<stage-mild>": embeddings(3)}
+    write_tokens(tmp_path, tokens)
+    ours, theirs = load_pipeline(model), load_pipeline(model)
+    theirs.load_textual_inversion(tmp_path, weight_name=TOKENS)
+    if hasattr(theirs, "text_encoder_2"):
+        write_tokens(tmp_path, {"<stage-mild>": embeddings(3, seed=1)}, SECOND)
+        theirs.load_textual_inversion(
+            tmp_path, weight_name=SECOND, tokenizer=theirs.tokenizer_2, text_encoder=theirs.text_encoder_2
+        )
+    assert load_adapter(ours, tmp_path) is ours
+    prompts = ["a <stage-mild> brain", "a brain", ""]
+    wanted, found = encode_prompts(theirs, prompts), encode_prompts(ours, prompts)
+    assert torch.equal(found.hidden, wanted.hidden)
+    assert not torch.allclose(found.hidden[0], found.hidden[1], atol=0.1)
+    ids = ours.tokenizer.convert_tokens_to_ids(["<stage-mild>", "<stage-mild>_1", "<stage-mild>_2"])
+    assert torch.equal(ours.text_encoder.get_input_embeddings().weight[ids], tokens["<stage-mild>"])
+
+
+def test_several_tokens_of_one_file_and_those_of_others(toy_model: Path, tmp_path: Path) -> None:
+    write_tokens(tmp_path, {"<a>": embeddings(), "<b>": embeddings(2, seed=1)})
+    torch.save({"<new1>": embeddings(seed=2)[0]}, tmp_path / "<new1>.bin")
+    pipeline = load_adapter(load_pipeline(toy_model), tmp_path)
+    ids = pipeline.tokenizer("<a><b><new1>", add_special_tokens=False).input_ids
+    assert pipeline.tokenizer.convert_ids_to_tokens(ids) == ["<a>", "<b>", "<new1>"]
+    weight = pipeline.text_encoder.get_input_embeddings().weight[ids]
+    assert torch.equal(weight, torch.cat([embeddings(), embeddings(2, seed=1)[:1], embeddings(seed=2)]))
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "automatic1111"])
+def test_a_pickled_file_is_read(toy_model: Path, tmp_path: Path, layout: str) -> None:
+    value = embeddings(2)
+    content = {"<a>": value} if layout == "diffusers" else {"name": "<a>", "string_to_param": {"*": value}}
+    torch.save(content, tmp_path / "learned_embeds.bin")
+    pipeline = load_adapter(load_pipeline(toy_model), tmp_path)
+    ids = pipeline.tokenizer.convert_tokens_to_ids(["<a>", "<a>_1"])
+    assert torch.equal(pipeline.text_encoder.get_input_embeddings().weight[ids], value)
+
+
+def test_capitals_do_not_cost_vectors(toy_model: Path, tmp_path: Path) -> None:
+    """CLIP's tokenizer puts prompts into lower case; plain diffusers then uses the first vector alone."""
+    write_tokens(tmp_path, {"<stage-MildDemented>": embeddings(3)})
+    pipeline = load_adapter(load_pipeline(toy_model), tmp_path)
+    written = pipeline.maybe_convert_prompt("A <stage-MildDemented> brain", pipeline.tokenizer)
+    assert written == "A <stage-MildDemented> <stage-MildDemented>_1 <stage-MildDemented>_2 brain"
+    ids = pipeline.tokenizer(written, add_special_tokens=False).input_ids
+    wanted = pipeline.tokenizer.convert_tokens_to_ids([f"<stage-MildDemented>{end}" for end in ("", "_1", "_2")])
+    assert [i for i in ids if i >= min(wanted)] == wanted
+    assert pipeline.tokenizer.convert_ids_to_tokens(ids[0]) == "a</w>"
+
+
+@MODELS
+@pytest.mark.parametrize("layout", ["empty tensors", "as diffusers saves", "pickled"])
+def test_processors_are_those_that_were_trained(model: Path, layout: str, tmp_path: Path) -> None:
+    write_processors(model, tmp_path, safe_serialization=layout != "pickled")
+    if layout == "empty tensors":
+        fill_empty(tmp_path, model)
+    wanted = load_pipeline(model)
+    plain = picture(wanted)
+    wanted.unet.set_attn_processor(custom_processors(wanted.unet))
+    ours = load_adapter(load_pipeline(model), tmp_path)
+    assert torch.equal(picture(ours), picture(wanted))
+    assert not torch.allclose(picture(ours), plain, atol=1e-3)
+    if layout != "as diffusers saves":  # which diffusers cannot load
+        theirs = load_pipeline(model)
+        name = PROCESSORS if layout == "empty tensors" else PROCESSORS.replace("safetensors", "bin")
+        theirs.unet.load_attn_procs(tmp_path, weight_name=name, _pipeline=theirs)
+        assert torch.equal(picture(ours), picture(theirs))
+
+
+def test_processors_of_queries_and_outputs_too(toy_model: Path, tmp_path: Path) -> None:
+    wanted = load_pipeline(toy_model)
+    wanted.unet.set_attn_processor(custom_processors(wanted.unet, q_out=True))
+    wanted.unet.save_attn_procs(tmp_path)
+    ours = load_adapter(load_pipeline(toy_model, dtype=torch.float32), tmp_path)
+    assert torch.equal(picture(ours), picture(wanted))
+    half = load_adapter(load_pipeline(toy_model, dtype=torch.bfloat16), tmp_path)
+    assert {weight.dtype for weight in half.unet.parameters()} == {torch.bfloat16}
+    assert torch.isfinite(picture(half)).all()
+
+
+@MODELS
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_lora_acts_as_in_plain_diffusers(model: Path, text: bool, safe: bool, tmp_path: Path) -> None:
+    write_lora(model, tmp_path, text=text, safe_serialization=safe)
+    ours, theirs = load_pipeline(model), load_pipeline(model)
+    plain = picture(ours)
+    load_adapter(ours, tmp_path)
+    theirs.load_lora_weights(tmp_path, weight_name=LORA if safe else LORA.replace("safetensors", "bin"))
+    assert torch.equal(picture(ours), picture(theirs))
+    assert not torch.allclose(picture(ours), plain, atol=1e-3)
+    names = ["text_encoder", "text_encoder_2"] if hasattr(ours, "text_encoder_2") else ["text_encoder"]
+    for name in names:
+        assert any("lora" in part for part in getattr(ours, name).state_dict()) is text
+
+
+def test_the_alpha_of_the_metadata_counts(toy_model: Path, tmp_path: Path) -> None:
+    """W + alpha / rank * B A, with alpha 4 and rank 2."""
+    write_lora(toy_model, tmp_path)
+    pipeline = load_pipeline(toy_model)
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    before = pipeline.unet.get_submodule(name).weight.clone()
+    load_adapter(pipeline, tmp_path)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    content = load_file(tmp_path / LORA)
+    product = content[f"unet.{name}.lora.up.weight"] @ content[f"unet.{name}.lora.down.weight"]
+    torch.testing.assert_close(pipeline.unet.get_submodule(name).weight, before + 2 * product)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_two_loras_act_together(toy_model: Path, text: bool, tmp_path: Path) -> None:
+    folders = [write_lora(toy_model, tmp_path / str(seed), text=text, seed=seed) for seed in (2, 3)]
+    both = load_pipeline(toy_model)
+    fused = load_pipeline(toy_model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for folder in folders:
+            load_adapter(both, folder)
+            load_adapter(fused, folder)
+            fused.fuse_lora()
+            fused.unload_lora_weights()
+    torch.testing.assert_close(picture(both), picture(fused), atol=2e-4, rtol=0)
+    alone = load_adapter(load_pipeline(toy_model), folders[1])
+    assert not torch.allclose(picture(both), picture(alone), atol=1e-3)
+
+
+def test_all_files_of_a_folder_are_put_on(toy_model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    write_tokens(run / "model", {"<a>": embeddings()})
+    write_processors(toy_model, run / "model")
+    pipeline = load_adapter(load_pipeline(toy_model), run)
+    assert "<a>" in pipeline.tokenizer.get_vocab()
+    assert {type(p).__name__ for p in pipeline.unet.attn_processors.values()} == {"CustomDiffusionAttnProcessor"}
+
+
+Break = Callable[[Path, Path, Path], Any]
+"""Called with a folder, the toy and the XL toy; writes files that do not fit the toy."""
+
+
+def rename(folder: Path, name: str, change: Callable[[str], str]) -> None:
+    save_file({change(key): value for key, value in load_file(folder / name).items()}, folder / name)
+
+
+def reshape(folder: Path, name: str, part: str) -> None:
+    content = load_file(folder / name)
+    save_file(
+        {key: value[:, :-1].contiguous() if part in key else value for key, value in content.items()}, folder / name
+    )
+
+
+BROKEN: dict[str, tuple[Break, str]] = {
+    "nothing": (lambda folder, toy, xl: None, r"holds no adapter: .*learned_embeds\.safetensors.*Give a run folder"),
+    "a word the tokenizer has": (
+        lambda folder, toy, xl: write_tokens(folder, {"a</w>": embeddings()}),
+        r"has 'a</w>' of .* already.*plain base",
+    ),
+    "another width": (
+        lambda folder, toy, xl: write_tokens(folder, {"<a>": embeddings(2, 24)}),
+        r"'<a>' as \(2, 24\).*CLIPTextModel are 16 wide.*another base",
+    ),
+    "no embeddings": (lambda folder, toy, xl: write_tokens(folder, {"<a>": torch.zeros(2, 2, 16)}), r"\(2, 2, 16\)"),
+    "NaN": (lambda folder, toy, xl: write_tokens(folder, {"<a>": torch.full((1, 16), torch.nan)}), "NaN.*'<a>'"),
+    "no tokens": (lambda folder, toy, xl: write_tokens(folder, {}), "holds nothing"),
+    "a second encoder's tokens": (
+        lambda folder, toy, xl: [write_tokens(folder, {"<a>": embeddings()}, name) for name in (TOKENS, SECOND)],
+        "tokens for two text encoders, this model has one",
+    ),
+    "processors of XL": (
+        lambda folder, toy, xl: write_processors(xl, folder),
+        r"attn2\.processor\.to_k_custom_diffusion\.weight as \(16, 32\); \(16, 16\) is needed.*another base",
+    ),
+    "processors of other layers": (
+        lambda folder, toy, xl: rename(write_processors(toy, folder), PROCESSORS, lambda key: f"mid_block.{key}"),
+        r"'mid_block\.down_blocks.*this U-Net has not",
+    ),
+    "processors without weights": (
+        lambda folder, toy, xl: save_file(
+            {name: torch.zeros(0) for name in load_pipeline(toy).unet.attn_processors}, folder / PROCESSORS
+        ),
+        "no weights of Custom Diffusion",
+    ),
+    "LoRA of XL": (
+        lambda folder, toy, xl: write_lora(xl, folder),
+        r"attn2\.to_k\.lora_A\.weight as \(2, 32\), which does not fit the layer's \(16, 16\).*another base",
+    ),
+    "LoRA of XL's text encoders": (
+        lambda folder, toy, xl: rename(
+            write_lora(toy, folder, text=True), LORA, lambda key: key.replace("text_encoder.", "text_encoder_2.")
+        ),
+        "weights for 'text_encoder_2', which this model has not",
+    ),
+    "LoRA of other layers": (
+        lambda folder, toy, xl: rename(
+            write_lora(toy, folder), LORA, lambda key: key.replace("up_blocks.1", "up_blocks.3")
+        ),
+        r"unet\.up_blocks\.3.*this model has not",
+    ),
+    "LoRA with another rank in one factor": (
+        lambda folder, toy, xl: reshape(write_lora(toy, folder), LORA, "attn1.to_q.lora.up"),
+        "lacks the fitting counterpart of",
+    ),
+    "no LoRA": (
+        lambda folder, toy, xl: save_file({"unet.conv_in.weight": torch.zeros(2)}, folder / LORA),
+        r"'unet\.conv_in\.weight', which is no part of a LoRA",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_does_not_fit_is_refused_and_nothing_changed(
+    case: str, toy_model: Path, toy_xl_model: Path, tmp_path: Path
+) -> None:
+    write, says = BROKEN[case]
+    write(tmp_path, toy_model, toy_xl_model)
+    if case not in ("nothing", "no tokens", "a word the tokenizer has", "another width", "no embeddings", "NaN"):
+        torch.save({"<fine>": embeddings()}, tmp_path / "<fine>.bin")
+        if case == "a second encoder's tokens":
+            (tmp_path / "<fine>.bin").unlink()
+    pipeline = load_pipeline(toy_model)
+    weights, vocabulary = dict(pipeline.unet.state_dict()), len(pipeline.tokenizer)
+    with pytest.raises(ModelError, match=says) as raised:
+        load_adapter(pipeline, tmp_path)
+    assert str(tmp_path) in str(raised.value)
+    assert len(str(raised.value)) < 700
+    assert len(pipeline.tokenizer) == vocabulary == len(pipeline.text_encoder.get_input_embeddings().weight)
+    assert pipeline.unet.state_dict().keys() == weights.keys()
+
+
+def test_tokens_of_one_encoder_do_not_do_for_xl(toy_xl_model: Path, tmp_path: Path) -> None:
+    write_tokens(tmp_path, {"<a>": embeddings()})
+    with pytest.raises(ModelError, match=r"embeddings of <a> for one text encoder alone, this model has two"):
+        load_adapter(load_pipeline(toy_xl_model), tmp_path)
+
+
+@pytest.mark.parametrize("vectors", [1, 2])
+def test_the_same_tokens_are_not_loaded_twice(toy_model: Path, vectors: int, tmp_path: Path) -> None:
+    write_tokens(tmp_path, {"<a>": embeddings(vectors)})
+    pipeline = load_adapter(load_pipeline(toy_model), tmp_path)
+    with pytest.raises(ModelError, match=r"has '<a>'.* already.*merged"):
+        load_adapter(pipeline, tmp_path)
+
+
+@pytest.mark.parametrize("name", [TOKENS, PROCESSORS, LORA, "learned_embeds.bin", "pytorch_lora_weights.bin"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 50, b"not weights at all, but some text"])
+def test_a_damaged_file(toy_model: Path, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{re.escape(name)} is damaged \(.+\)\. Restore it"):
+        load_adapter(load_pipeline(toy_model), tmp_path)
+
+
+@pytest.mark.parametrize("name", [PROCESSORS, LORA])
+def test_a_file_that_was_cut_short(toy_model: Path, tmp_path: Path, name: str) -> None:
+    (write_processors if name == PROCESSORS else write_lora)(toy_model, tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-100])
+    with pytest.raises(ModelError, match="is damaged"):
+        load_adapter(load_pipeline(toy_model), tmp_path)
+
+
+def test_a_pickle_runs_no_code(toy_model: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "run",))
+
+    (tmp_path / "learned_embeds.bin").write_bytes(pickle.dumps({"<a>": Evil()}))
+    with pytest.raises(ModelError, match="is damaged"):
+        load_adapter(load_pipeline(toy_model), tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_base_of_the_same_shapes_is_told(toy_model: Path, tmp_path: Path) -> None:
+    write_lora(toy_model, tmp_path)
+    pipeline = load_pipeline(toy_model)
+    notes = {"base_fingerprint": base_fingerprint(pipeline.unet)}
+    write_model_card(tmp_path, ModelCard(**{**CARD.__dict__, "notes": notes}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_adapter(pipeline, tmp_path)
+        load_adapter(pipeline, tmp_path)  # a LoRA that acts already makes no other base
+        load_adapter(load_pipeline(toy_model, dtype=torch.float16), tmp_path)
+    other = load_pipeline(toy_model)
+    with torch.no_grad():
+        other.unet.conv_in.weight.mul_(1.01)
+    with pytest.warns(AdapterMismatchWarning, match="was trained on toy, whose weights are not those"):
+        load_adapter(other, tmp_path)
+    assert any("lora" in name for name in other.unet.state_dict())
+
+
+def test_the_fingerprint_tells_bases_apart_and_nothing_else(toy_model: Path, toy_xl_model: Path) -> None:
+    unet = load_pipeline(toy_model).unet
+    plain = base_fingerprint(unet)
+    assert re.fullmatch(r"float32:[0-9a-f]{16} float16:[0-9a-f]{16} bfloat16:[0-9a-f]{16}", plain)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = base_fingerprint(load_pipeline(toy_model, dtype=dtype).unet)
+        assert half in plain
+        assert same_base(half, plain)
+        assert same_base(plain, half)
+    assert not same_base(plain, base_fingerprint(load_pipeline(toy_xl_model).unet))
+    unet.set_attn_processor(custom_processors(unet))
+    add_lora(unet, TARGETS, 0)
+    assert base_fingerprint(unet) == plain
+    with torch.no_grad():
+        unet.get_submodule("up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.base_layer").weight.add_(1e-6)
+    changed = base_fingerprint(unet)
+    assert not same_base(changed, plain)
+    assert same_base("float16:0", "bfloat16:1"), "nothing in common to compare"
+
+
+def test_a_note_of_another_kind_is_left_alone(toy_model: Path, tmp_path: Path) -> None:
+    write_tokens(tmp_path, {"<a>": embeddings()})
+    write_model_card(tmp_path, CARD)
+    card = json.loads((tmp_path / "latentdrift.json").read_text())
+    (tmp_path / "latentdrift.json").write_text(json.dumps({**card, "notes": {"base_fingerprint": 3}}))
+    assert "<a>" in load_adapter(load_pipeline(toy_model), tmp_path).tokenizer.get_vocab()
+
+
+def test_loading_says_nothing(toy_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, write in (("tokens", None), ("lora", write_lora), ("processors", write_processors)):
+        (tmp_path / name).mkdir()
+        write_tokens(tmp_path / name, {"<a>": embeddings(2)}) if write is None else write(toy_model, tmp_path / name)
+    pipelines = [load_pipeline(toy_model) for _ in range(3)]
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for pipeline, name in zip(pipelines, ("tokens", "lora", "processors"), strict=True):
+            load_adapter(pipeline, tmp_path / name)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
