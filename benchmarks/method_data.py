@@ -121,6 +121,7 @@ def write_prior(folder: Path, setting: Setting, *, value: str, class_images: int
         text: whether the text encoder is in the training.
     """
     parts = write_concept(folder, setting, value)
+    class_images = setting.class_images or class_images
     # Other subjects than the concept's: the draw depends on the seed.
     simulate_cohort(folder / "others", subjects=class_images, size=setting.image_size, truth=False, seed=1)
     shutil.move(folder / "others" / "images", folder / "class")

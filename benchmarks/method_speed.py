@@ -28,6 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100, help="training steps")
     parser.add_argument("--batch-size", type=int, default=16, help="images a step; as many of the class beside them")
     parser.add_argument("--images", type=int, default=200, help="simulated images; 8 of 10 are trained on")
+    parser.add_argument("--class-images", type=int, default=0, help="for prior preservation; 0 is the script's default")
     parser.add_argument("--image-size", type=int, default=0, help="side of the images' files; 0 is the model's own")
     parser.add_argument("--repeats", type=int, default=1, help="pairs of processes measured")
     parser.add_argument("--threads", type=int, default=0, help="threads of each process; 0 leaves it to torch")
@@ -84,7 +85,7 @@ def main() -> int:
         pipeline.save_pretrained(Path(folder) / "base")
         found["device"] = str(pipeline.unet.device)
         size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        setting = Setting(args.steps, args.batch_size, args.images, size, args.image_size or size)
+        setting = Setting(args.steps, args.batch_size, args.images, size, args.image_size or size, args.class_images)
         print_machine(found)
         for method in args.methods:
             comparison, own = COMPARISONS[method], Path(folder) / method

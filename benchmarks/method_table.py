@@ -96,7 +96,7 @@ def custom_diffusion_reference(data: Path, facts: Facts, setting: Setting) -> Fl
 
 
 def pairs_ours(data: Path, facts: Facts, setting: Setting) -> Flags:
-    return {"data": data / "ours", "pairs": "truth", "drop-conditioning": 0.0}
+    return {"data": data / "ours", "pairs": "truth"}
 
 
 def lora_ours(data: Path, facts: Facts, setting: Setting) -> Flags:

@@ -26,6 +26,7 @@ def watch_parts(watch: Stopwatch) -> None:
     from transformers import CLIPTextModel
 
     watch.watch(AutoencoderKL, "encode", "VAE encoding")
+    watch.watch(AutoencoderKL, "decode", "VAE decoding")
     watch.watch(CLIPTextModel, "forward", "text encoder")
     watch.watch(UNet2DConditionModel, "forward", "U-Net forward")
     watch.watch(Accelerator, "backward", "backward")

@@ -49,6 +49,7 @@ class Setting:
         images: simulated images, of which ours splits off a part for validation and one for tests.
         size: side of the images the model is trained on.
         image_size: side of the images' files.
+        class_images: for prior preservation; 0 is as many as the script would generate by default.
         ema: averaged weights in both, where the reference has them; else in neither.
     """
 
@@ -57,6 +58,7 @@ class Setting:
     images: int
     size: int
     image_size: int
+    class_images: int = 0
     ema: bool = False
 
 

@@ -4,6 +4,7 @@ LatentDriftError
 ├── ConfigurationError      a setting that cannot be: an unknown name, a value out of range
 │   └── UnknownNameError    a name nobody registered, with the closest ones that exist
 ├── DataError               files, tables, images, splits
+│   └── NoPairsError        a cohort, or a part of one, without two images of which one is the other's edit
 ├── DriftError              a drift of the wrong shape, NaN, or not usable with this scheduler
 ├── ModelError              a folder that is no model, of another architecture, or not to be had
 ├── TrainingError           fine-tuning that cannot start, go on, or be saved
@@ -41,6 +42,10 @@ class UnknownNameError(ConfigurationError):
 
 class DataError(LatentDriftError):
     """Files, tables, images or splits that cannot be used as they are."""
+
+
+class NoPairsError(DataError):
+    """Images without partners to be edited into."""
 
 
 class DriftError(LatentDriftError, ValueError):

@@ -10,7 +10,7 @@ import torch
 from latentdrift.data import Cohort
 from latentdrift.finetune import TrainingConfig, finetune_model
 
-OWN = ("base", "template", "stage", "method_config", "rule")
+OWN = ("base", "template", "stage", "method", "method_config", "rule")
 """What is told to `finetune_model` itself, not to `TrainingConfig`."""
 
 Train = Callable[..., Path]
@@ -37,9 +37,7 @@ def train(toy_model: Path, toy_cohort: Path, latents: Path, tmp_path: Path) -> T
     """Fine-tune the toy for a few steps; return the run folder `name`."""
 
     def run(name: str = "run", *, drift: Any = "none", cohort: Cohort | None = None, **settings: Any) -> Path:
-        own = {
-            key: settings.pop(key) for key in ("base", "template", "stage", "method_config", "rule") if key in settings
-        }
+        own = {key: settings.pop(key) for key in OWN if key in settings}
         config = TrainingConfig(**{"steps": 4, **QUICK, **settings})
         given = {"base": toy_model, "template": "a slice, {stage}", "cache": latents, **own}
         finetune_model(cohort or Cohort.open(toy_cohort), tmp_path / name, drift=drift, config=config, **given)

@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import affine
 from latentdrift.data import Cohort, ImageTransform
 from latentdrift.data.records import Record
 from latentdrift.errors import ConfigurationError
-from latentdrift.finetune.augment import Augmentation, check_flip, draw_key
+from latentdrift.finetune.augment import VERSION, Augmentation, check_flip, draw_key
 
 STILL: dict[str, Any] = {"degrees": 0.0, "shift": 0.0, "zoom": 0.0, "gamma": 0.0}
 MANY = 200
@@ -92,16 +92,18 @@ def test_a_power_leaves_black_white_and_the_order_of_grays() -> None:
     assert 1.15 < powers.max() <= 1.2 + 1e-3
 
 
-def test_gray_stays_gray_to_the_bit_and_colours_are_kept_apart(toy_cohort: Path) -> None:
+@pytest.mark.parametrize("size", [31, 50])
+def test_gray_stays_gray_to_the_bit_and_colours_are_kept_apart(size: int) -> None:
     augmentation = Augmentation(count=20, flip=True)
-    # A width that is no multiple of a processor's vectors, where the rounding of a power would differ.
-    image = ImageTransform(size=33).read(Cohort.open(toy_cohort)[3].image)
+    # Sizes that are no multiple of a processor's vectors: there the rounding of a power differs between channels.
+    image = (torch.rand(1, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1).expand(3, -1, -1)
     views = augmentation.views(image, "a")
     assert torch.equal(views[:, 0], views[:, 1])
     assert torch.equal(views[:, 0], views[:, 2])
     colour = torch.stack([image[0], -image[0], image[0].flip(0)])
     apart = augmentation.views(colour, "a")
     assert torch.allclose(apart[:, 0], views[:, 0], atol=1e-5)
+    assert torch.allclose(apart[:, 2], augmentation.views(colour[2:].expand(3, -1, -1), "a")[:, 0], atol=1e-5)
     assert (apart[:, 0] - apart[:, 1]).abs().max() > 1
 
 
@@ -151,6 +153,7 @@ def test_the_fingerprint_tells_all_that_changes_a_view() -> None:
     settings += [{"count": 2, name: 0.01} for name in STILL]
     assert len({Augmentation(**own).fingerprint() for own in settings}) == len(settings)
     assert Augmentation(degrees=1.0, gamma=0.5).fingerprint() == Augmentation().fingerprint() == "flip=False"
+    assert f"version={VERSION}" in Augmentation(count=2).fingerprint()
     assert Augmentation(count=2, degrees=4).fingerprint() == Augmentation(count=2).fingerprint()
 
 

@@ -60,9 +60,11 @@ def test_only_the_unet_is_trained(toy_model: Path) -> None:
     pipeline = load_pipeline(toy_model)
     method = Basic(BasicConfig())
     module = method.prepare(pipeline)
-    assert module is pipeline.unet
-    assert module.training
-    assert all(p.requires_grad for p in module.parameters())
+    assert module.unet is pipeline.unet
+    assert module.text is None
+    assert pipeline.unet.training
+    assert all(p.requires_grad for p in pipeline.unet.parameters())
+    assert dict(module.trained()).keys() == {f"unet.{name}" for name, _ in pipeline.unet.named_parameters()}
     assert not any(p.requires_grad for part in (pipeline.vae, pipeline.text_encoder) for p in part.parameters())
     method.finish(pipeline, module)
     assert not pipeline.unet.training
@@ -73,7 +75,7 @@ def test_xl_is_trained_too(toy_xl_model: Path) -> None:
     method = Basic(BasicConfig())
     module = method.prepare(pipeline)
     method.loss(module, noise_schedule(pipeline, None), make_batch(pipeline)).backward()
-    assert module.add_embedding.linear_1.weight.grad.abs().sum() > 0
+    assert pipeline.unet.add_embedding.linear_1.weight.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in pipeline.text_encoder_2.parameters())
 
 

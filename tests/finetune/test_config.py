@@ -21,6 +21,8 @@ from latentdrift.finetune.memory import is_out_of_memory, out_of_memory_hint
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"max_grad_norm": 0.0}, "max_grad_norm is 0.0"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"drift_learning_rate": 0.0}, "drift_learning_rate is 0.0; it must be above 0"),
+        ({"augment": -1}, "augment is -1; it must be 0 or more"),
         ({"balance_strength": 1.5}, "balance_strength is 1.5; it must be from 0 to 1"),
     ],
 )
@@ -29,10 +31,19 @@ def test_settings_that_cannot_be(setting: dict[str, Any], says: str) -> None:
         TrainingConfig(**setting)
 
 
-@pytest.mark.parametrize("setting", [{"lr_schedule": "cosin"}, {"mixed_precision": "fp8"}])
+@pytest.mark.parametrize(
+    "setting", [{"lr_schedule": "cosin"}, {"mixed_precision": "fp8"}, {"optimizer": "adamw8"}, {"save": "adaptor"}]
+)
 def test_names_that_do_not_exist(setting: dict[str, Any]) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean"):
         TrainingConfig(**setting)
+
+
+def test_what_belongs_to_the_method_may_be_left_open() -> None:
+    config = TrainingConfig()
+    assert config.learning_rate is None
+    assert config.drop_captions is None
+    assert TrainingConfig(learning_rate=1e-5, drop_captions=0.0).drop_captions == 0.0
 
 
 def test_the_hint_names_what_needs_less() -> None:

@@ -194,8 +194,8 @@ def check_files(method: str, model: Path, settings: dict[str, Any]) -> None:
     if method == "lora":
         assert files == {"pytorch_lora_weights.safetensors"}
         found = shapes(model / "pytorch_lora_weights.safetensors")
-        down = {name: shape for name, shape in found.items() if ".lora_A." in name}
-        up = {name: shape for name, shape in found.items() if ".lora_B." in name}
+        down = {name: shape for name, shape in found.items() if name.endswith(".lora.down.weight")}
+        up = {name: shape for name, shape in found.items() if name.endswith(".lora.up.weight")}
         assert len(down) == len(up) == 128
         assert len(found) == 256
         assert {shape[0] for shape in down.values()} == {shape[1] for shape in up.values()} == {settings["rank"]}

@@ -9,6 +9,8 @@ import torch
 
 from latentdrift.errors import ConfigurationError, UnknownNameError
 from latentdrift.finetune.optimizer import EIGHT_BIT, OPTIMIZERS, make_optimizer
+from tests.finetune.conftest import Train, same
+from tests.finetune.conftest import weights as saved_weights
 
 SHAPES = ((96, 64), (16, 48, 3, 3), (5000,), (10,))
 """A matrix, a convolution, a long and a short vector: 8-bit state begins at 4096 numbers."""
@@ -151,6 +153,29 @@ def test_the_state_survives_a_file(name: str) -> None:
         schedule.step()
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(whole, kept, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [("adafactor", "exp_avg_sq_row"), ("adamw8bit", "__bnb_optimizer_quant_state__")]
+)
+def test_a_stopped_run_goes_on_with_its_state(name: str, kept: str, train: Train) -> None:
+    """Through the trainer, its checkpoint, and accelerate, which wraps the optimizer."""
+
+    class Stop(Exception):
+        pass
+
+    def stage(what: str, done: int, total: int) -> None:
+        if what.startswith("training") and done == 2:
+            raise Stop
+
+    settings = {"optimizer": usable(name), "steps": 3, "checkpoint_every": 1, "validation_images": 0}
+    whole = train("whole", **settings)
+    with pytest.raises(Stop):
+        train("stopped", stage=stage, **settings)
+    checkpoint = whole.parent / "stopped" / "checkpoints" / "step-0000002.pt"
+    assert any(kept in state for state in torch.load(checkpoint, weights_only=True)["optimizer"]["state"].values())
+    resumed = train("stopped", **settings)
+    assert same(saved_weights(whole / "model"), saved_weights(resumed / "model"))
 
 
 @pytest.mark.parametrize(

@@ -133,64 +133,22 @@ def test_the_average_is_saved(train: Train, monkeypatch: pytest.MonkeyPatch) -> 
 
     def watched(self: Trainer) -> float:
         loss = step(self)
-        seen.append({name: value.clone() for name, value in self.module.state_dict().items()})
+        seen.append({name: value.detach().clone() for name, value in self.weights.items()})
         return loss
 
     monkeypatch.setattr(Trainer, "one_step", watched)
     run = train(steps=5, ema_decay=0.3, validate_every=1, sample_every=2)
     last = weights(train("last", steps=5, ema_decay=0.0) / "model")
     saved, name = weights(run / "model"), "conv_in.weight"
-    assert torch.equal(last[name], seen[4][name])  # looking on did not disturb the training
+    after = [state[f"unet.{name}"] for state in seen[:5]]
+    assert torch.equal(last[name], after[4])  # looking on did not disturb the training
     average = None
-    for number, state in enumerate(seen[:5]):
+    for number, value in enumerate(after):
         decay = 0.0 if number == 0 else min(0.3, (1 + number) / (10 + number))
-        average = state[name] if average is None else decay * average + (1 - decay) * state[name]
+        average = value if average is None else decay * average + (1 - decay) * value
     assert average is not None
     assert torch.allclose(saved[name], average, atol=1e-6)
     assert not torch.equal(saved[name], last[name])
-
-
-def test_classes_are_drawn_equally_often(toy_cohort: Path, toy_model: Path, latents: Path) -> None:
-    from latentdrift.data import Cohort, ImageTransform, PromptTemplate
-    from latentdrift.finetune import TrainingConfig
-    from latentdrift.finetune.sets import training_set
-    from latentdrift.models import load_pipeline
-
-    cohort, pipeline = Cohort.open(toy_cohort), load_pipeline(toy_model)
-    found = {}
-    for balance, strength in ((None, 1.0), ("stage", 1.0), ("stage", 0.5), ("stage", 0.0)):
-        config = TrainingConfig(balance=balance, balance_strength=strength)
-        prompts = PromptTemplate("a slice, {stage}")
-        drawn = training_set(cohort, pipeline, ImageTransform(size=32), prompts, latents, config).draw(
-            4000, torch.Generator().manual_seed(0)
-        )
-        stages = cohort.values("stage")
-        found[balance, strength] = sum(stages[i] == "MildDemented" for i in drawn) / 4000
-    assert found[None, 1.0] == pytest.approx(0.25, abs=0.03)
-    assert found["stage", 1.0] == pytest.approx(0.5, abs=0.03)
-    # One in four, weighed by its square root against the others': 1 / (1 + sqrt(3)).
-    assert found["stage", 0.5] == pytest.approx(0.366, abs=0.03)
-    assert found["stage", 0.0] == pytest.approx(0.25, abs=0.03)
-
-
-def test_captions_are_dropped_as_often_as_told(toy_cohort: Path, toy_model: Path, latents: Path) -> None:
-    from latentdrift.data import Cohort, ImageTransform, PromptTemplate
-    from latentdrift.finetune import TrainingConfig
-    from latentdrift.finetune.sets import training_set
-    from latentdrift.models import encode_prompts, load_pipeline
-
-    cohort, pipeline = Cohort.open(toy_cohort), load_pipeline(toy_model)
-    made = training_set(cohort, pipeline, ImageTransform(size=32), PromptTemplate("{stage}"), latents, TrainingConfig())
-    indices, device = torch.arange(40).repeat(10), torch.device("cpu")
-    hidden = made.batch(indices, torch.Generator().manual_seed(0), 0.25, 1000, device).conditioning.hidden
-    empty, own = encode_prompts(pipeline, [""]).hidden[0], encode_prompts(pipeline, ["mild demented"]).hidden[0]
-    dropped = sum(torch.allclose(row, empty, atol=1e-6) for row in hidden) / 400
-    assert dropped == pytest.approx(0.25, abs=0.07)
-    mild = [i for i, stage in enumerate(cohort.values("stage")) if stage == "MildDemented"]
-    whole = made.batch(torch.tensor(mild), torch.Generator(), 0.0, 1000, device)
-    assert all(torch.allclose(row, own, atol=1e-5) for row in whole.conditioning.hidden)
-    assert whole.timesteps.min() >= 0
-    assert whole.timesteps.max() < 1000
 
 
 def test_out_of_memory_is_explained(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(
     with pytest.raises(TrainingError, match=rf"The {what}.* is (nan|inf) at step 4. Lower --learning-rate"):
         train(steps=6, checkpoint_every=3)
     state = torch.load(tmp_path / "run" / "checkpoints" / "step-0000003.pt", weights_only=True)
-    assert all(torch.isfinite(value).all() for value in state["module"].values())
+    assert all(torch.isfinite(value).all() for value in state["weights"].values())
 
 
 def test_another_precision_in_the_same_process(train: Train) -> None:
@@ -289,3 +247,63 @@ def test_recomputed_activations_give_the_same(train: Train) -> None:
 
 def test_min_snr_is_a_setting_of_the_method(train: Train) -> None:
     assert losses(train("plain")) != losses(train("weighted", method_config=BasicConfig(snr_gamma=5.0)))
+
+
+def test_the_seed_decides_what_a_new_adapter_begins_with_and_drops(train: Train) -> None:
+    """LoRA's matrices and its dropout draw from PyTorch's own generator, which the run must not leave to chance."""
+    from latentdrift.finetune.methods.lora import LoRAConfig
+
+    settings = {"method": "lora", "method_config": LoRAConfig(dropout=0.5), "validate_every": 2}
+    found = []
+    for name, noise in (("a", 1), ("b", 2)):
+        torch.manual_seed(noise)
+        found.append(train(name, seed=3, **settings))
+    assert same(*(weights(run / "model") for run in found))
+    assert (found[0] / "losses.csv").read_text() == (found[1] / "losses.csv").read_text()
+
+
+def test_a_run_with_dropout_is_resumed_as_if_it_had_not_been_stopped(train: Train) -> None:
+    from latentdrift.finetune.methods.lora import LoRAConfig
+
+    settings = {"method": "lora", "method_config": LoRAConfig(dropout=0.5), "steps": 6, "checkpoint_every": 2}
+    whole = train("whole", **settings)
+    with pytest.raises(Stop):
+        train("stopped", stage=stop_at(3), **settings)
+    assert same(weights(whole / "model"), weights(train("stopped", **settings) / "model"))
+
+
+def test_validation_drops_nothing(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same averaged weights give the same validation loss, with dropout or without."""
+    from latentdrift.finetune.methods.lora import LoRAConfig
+    from latentdrift.finetune.trainer import Trainer
+
+    look, found = Trainer.validation_loss, []
+    monkeypatch.setattr(Trainer, "validation_loss", lambda self: found.extend([look(self), look(self)]) or found[-1])
+    train(method="lora", method_config=LoRAConfig(dropout=0.5), learning_rate=1e-2, drop_captions=0.0)
+    assert found[0] == found[1]
+
+
+def test_the_trainer_takes_the_method_s_own_values_where_none_are_given(train: Train) -> None:
+    import json
+
+    for given, rate, drop in (({}, 2e-4, 0.1), ({"learning_rate": 1e-3, "drop_captions": 0.0}, 1e-3, 0.0)):
+        run = train(f"run-{rate}", steps=1, **{"learning_rate": None, "drop_captions": None, **given})
+        kept = json.loads((run / "run.json").read_text())["training"]
+        assert (kept["learning_rate"], kept["drop_captions"]) == (rate, drop)
+
+
+def test_a_checkpoint_holds_the_trained_weights_by_name_and_the_drift(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        train(drift="learned", checkpoint_every=2, stage=stop_at(3))
+    state = torch.load(tmp_path / "run" / "checkpoints" / "step-0000002.pt", weights_only=True)
+    assert {"unet.conv_in.weight", "unet.conv_out.bias"} <= state["weights"].keys()
+    assert all(name.startswith("unet.") for name in state["weights"])
+    (drift,) = state["drift"].values()
+    assert drift.shape == (4,)
+    assert state["drifts"][-1] == pytest.approx(drift.tolist())
+    with pytest.raises(Stop):
+        train("lora", method="lora", checkpoint_every=2, stage=stop_at(3))
+    state = torch.load(tmp_path / "lora" / "checkpoints" / "step-0000002.pt", weights_only=True)
+    # A checkpoint of an adapter is as small as the adapter.
+    assert all(".lora_" in name for name in state["weights"])
+    assert state["drift"] is None

@@ -73,14 +73,14 @@ def fill_empty(folder: Path, model: Path) -> None:
 
 
 def add_lora(module: Any, targets: list[str], seed: int, alpha: float = 4.0) -> dict[str, torch.Tensor]:
-    from peft import LoraConfig
-    from peft.utils import get_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 
     torch.manual_seed(seed)
-    module.add_adapter(LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian"))
+    config = LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian")
+    inject_adapter_in_model(config, module)
     for name, weight in module.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.5)
+            torch.nn.init.normal_(weight, std=0.3)
     return get_peft_model_state_dict(module)
 
 
@@ -197,19 +197,43 @@ def test_processors_of_queries_and_outputs_too(toy_model: Path, tmp_path: Path) 
 
 
 @MODELS
-@pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_lora_acts_as_in_plain_diffusers(model: Path, text: bool, safe: bool, tmp_path: Path) -> None:
-    write_lora(model, tmp_path, text=text, safe_serialization=safe)
+def test_a_lora_acts_as_in_plain_diffusers(model: Path, safe: bool, tmp_path: Path) -> None:
+    write_lora(model, tmp_path, safe_serialization=safe)
     ours, theirs = load_pipeline(model), load_pipeline(model)
     plain = picture(ours)
     load_adapter(ours, tmp_path)
     theirs.load_lora_weights(tmp_path, weight_name=LORA if safe else LORA.replace("safetensors", "bin"))
     assert torch.equal(picture(ours), picture(theirs))
     assert not torch.allclose(picture(ours), plain, atol=1e-3)
-    names = ["text_encoder", "text_encoder_2"] if hasattr(ours, "text_encoder_2") else ["text_encoder"]
-    for name in names:
-        assert any("lora" in part for part in getattr(ours, name).state_dict()) is text
+
+
+@MODELS
+@pytest.mark.parametrize(("safe", "scale"), [(True, 2.0), (False, 1.0)])
+def test_a_lora_acts_in_the_text_encoders_too(model: Path, safe: bool, scale: float, tmp_path: Path) -> None:
+    """W + alpha / rank * B A: 4 / 2 by the metadata; a pickled file has none, and the factors stand for themselves."""
+    from diffusers.utils import convert_state_dict_to_peft
+
+    write_lora(model, tmp_path, text=True, safe_serialization=safe)
+    (file,) = tmp_path.iterdir()
+    content = load_file(file) if safe else torch.load(file)
+    wanted = load_pipeline(model)
+    plain = encode_prompts(wanted, ["a brain"]).hidden
+    for prefix in ("text_encoder", "text_encoder_2") if hasattr(wanted, "text_encoder_2") else ("text_encoder",):
+        part = {name.removeprefix(f"{prefix}."): v for name, v in content.items() if name.startswith(f"{prefix}.")}
+        part = convert_state_dict_to_peft(part)
+        names = [name.removesuffix(".lora_A.weight") for name in part if name.endswith("lora_A.weight")]
+        assert len(names) == 4
+        for name in names:
+            layer = getattr(wanted, prefix).get_submodule(name)
+            with torch.no_grad():
+                layer.weight += scale * part[f"{name}.lora_B.weight"] @ part[f"{name}.lora_A.weight"]
+    ours = load_adapter(load_pipeline(model), tmp_path)
+    found = encode_prompts(ours, ["a brain"]).hidden
+    torch.testing.assert_close(found, encode_prompts(wanted, ["a brain"]).hidden, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, plain, atol=1e-2)
+    half = load_adapter(load_pipeline(model, dtype=torch.bfloat16), tmp_path)
+    assert {weight.dtype for weight in half.text_encoder.parameters()} == {torch.bfloat16}
 
 
 def test_the_alpha_of_the_metadata_counts(toy_model: Path, tmp_path: Path) -> None:
@@ -238,9 +262,9 @@ def test_two_loras_act_together(toy_model: Path, text: bool, tmp_path: Path) -> 
             load_adapter(fused, folder)
             fused.fuse_lora()
             fused.unload_lora_weights()
-    torch.testing.assert_close(picture(both), picture(fused), atol=2e-4, rtol=0)
+    torch.testing.assert_close(picture(both), picture(fused), atol=2e-3, rtol=0)
     alone = load_adapter(load_pipeline(toy_model), folders[1])
-    assert not torch.allclose(picture(both), picture(alone), atol=1e-3)
+    assert not torch.allclose(picture(both), picture(alone), atol=2e-2)
 
 
 def test_all_files_of_a_folder_are_put_on(toy_model: Path, tmp_path: Path) -> None:
@@ -383,7 +407,7 @@ def test_a_pickle_runs_no_code(toy_model: Path, tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "run",))
 
-    (tmp_path / "learned_embeds.bin").write_bytes(pickle.dumps({"<a>": Evil()}))
+    (tmp_path / "learned_embeds.bin").write_bytes(pickle.dumps({"<a>": Evil()}, protocol=2))
     with pytest.raises(ModelError, match="is damaged"):
         load_adapter(load_pipeline(toy_model), tmp_path)
     assert not (tmp_path / "run").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from latentdrift.drift import DriftMismatchWarning, LatentDrift, drift_of
+from latentdrift.drift import DriftMismatchWarning, LatentDrift, drift_of, save_drift
 from latentdrift.errors import ConfigurationError, DriftError, ModelError
 from latentdrift.models import ModelCard, load_pipeline, loading, read_model_card, save_pipeline, write_model_card
 
@@ -120,7 +122,7 @@ def test_a_damaged_index(copy: Path, text: str) -> None:
 def test_another_architecture(copy: Path, name: str) -> None:
     index = copy / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "_class_name": name}))
-    with pytest.raises(ModelError, match=rf"is a {name}; .*StableDiffusionPipeline and StableDiffusionXLPipeline"):
+    with pytest.raises(ModelError, match=rf"is a {name}; .*StableDiffusionPipeline, StableDiffusionXLPipeline, "):
         load_pipeline(copy)
 
 
@@ -181,3 +183,97 @@ def test_a_damaged_card(tmp_path: Path, text: str) -> None:
     (tmp_path / "latentdrift.json").write_text(text)
     with pytest.raises(ModelError, match=r"latentdrift\.json is damaged"):
         read_model_card(tmp_path)
+
+
+@pytest.fixture
+def adapter(toy_model: Path, tmp_path: Path) -> Path:
+    """A run folder whose model was saved as an adapter: tokens, the drift and a card, without the base."""
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    save_file(
+        {"<a>": torch.randn(2, 16, generator=torch.Generator().manual_seed(0))}, model / "learned_embeds.safetensors"
+    )
+    save_drift(model, LatentDrift([0.1, -0.2, 0.3, 0.0]))
+    write_model_card(model, dataclasses.replace(CARD, base=str(toy_model)))
+    return model
+
+
+def rebase(model: Path, base: str | Path) -> None:
+    write_model_card(model, dataclasses.replace(CARD, base=str(base)))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_an_adapter_is_loaded_with_its_base_card_and_drift(adapter: Path, toy_model: Path, inside: bool) -> None:
+    pipeline = load_pipeline(adapter if inside else adapter.parent)
+    assert pipeline.latentdrift_card == dataclasses.replace(CARD, base=str(toy_model))
+    assert drift_of(pipeline) == LatentDrift([0.1, -0.2, 0.3, 0.0])
+    ids = pipeline.tokenizer.convert_tokens_to_ids(["<a>", "<a>_1"])
+    weight = pipeline.text_encoder.get_input_embeddings().weight
+    assert torch.equal(weight[ids], torch.randn(2, 16, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(weight[: ids[0]], load_pipeline(toy_model).text_encoder.get_input_embeddings().weight)
+    half = load_pipeline(adapter, dtype=torch.bfloat16)
+    assert half.text_encoder.dtype == half.unet.dtype == torch.bfloat16
+
+
+def test_an_adapters_drift_can_be_replaced(adapter: Path) -> None:
+    with pytest.warns(DriftMismatchWarning, match="is sampled under"):
+        assert drift_of(load_pipeline(adapter, drift=None)) is None
+    with pytest.warns(DriftMismatchWarning, match="is sampled under drift"):
+        assert drift_of(load_pipeline(adapter, drift=LatentDrift(0.5))) == LatentDrift(0.5)
+
+
+def test_the_drift_of_an_adapters_base_is_left_out(adapter: Path, drifted: Path) -> None:
+    rebase(adapter, drifted)
+    (adapter / "latent_drift.json").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drift_of(load_pipeline(adapter)) is None
+
+
+def test_an_adapter_on_an_adapter(adapter: Path, tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    save_file({"<b>": torch.ones(1, 16)}, above / "learned_embeds.safetensors")
+    rebase(above, adapter.parent)
+    pipeline = load_pipeline(above)
+    assert {"<a>", "<b>"} <= pipeline.tokenizer.get_vocab().keys()
+    assert pipeline.latentdrift_card.base == str(adapter.parent)
+    assert drift_of(pipeline) is None
+
+
+def test_an_adapter_whose_base_is_gone(adapter: Path, tmp_path: Path) -> None:
+    rebase(adapter, "moved/somewhere")
+    with pytest.raises(
+        ModelError, match=r"model is an adapter, and its base cannot be loaded\. There is no model"
+    ) as no:
+        load_pipeline(adapter)
+    assert "'moved/somewhere'" in str(no.value)
+    assert "correct 'base' in" in str(no.value)
+    rebase(adapter, tmp_path)
+    with pytest.raises(ModelError, match=r"its base cannot be loaded\. .* holds no model"):
+        load_pipeline(adapter)
+
+
+def test_an_adapter_that_is_its_own_base(adapter: Path) -> None:
+    for base in (adapter, adapter.parent):
+        rebase(adapter, base)
+        with pytest.raises(ModelError, match="names the adapter itself as its base"):
+            load_pipeline(adapter)
+
+
+def test_an_adapter_that_does_not_fit_its_base(adapter: Path) -> None:
+    rebase(adapter, "tiny")
+    with pytest.raises(ModelError, match=r"'<a>' as \(2, 16\).*wide"):
+        load_pipeline(adapter)
+
+
+def test_an_adapter_without_a_card(adapter: Path) -> None:
+    (adapter / "latentdrift.json").unlink()
+    with pytest.raises(ModelError, match=r"holds an adapter alone.*Load its base and put it on with .*load_adapter"):
+        load_pipeline(adapter)
+
+
+def test_a_whole_model_with_an_adapters_files_is_loaded_as_it_is(adapter: Path, copy: Path) -> None:
+    """A run leaves both; the pipeline has them merged in."""
+    shutil.copy(adapter / "learned_embeds.safetensors", copy)
+    assert "<a>" not in load_pipeline(copy).tokenizer.get_vocab()

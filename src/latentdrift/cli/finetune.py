@@ -30,10 +30,12 @@ class FinetuneOptions:
     base: str = "tiny"
     """"tiny", "tiny-brain", a diffusers folder, a run folder, or a hub id such as CompVis/stable-diffusion-v1-4."""
     method: str = "basic"
-    """Fine-tuning method; `latentdrift info` lists them."""
+    """basic, textual_inversion, dreambooth, custom_diffusion, lora or instruct_pix2pix; --help after it shows its own
+    settings."""
     drift: str = "auto"
-    """none; auto (moment matching; also auto-map, auto-vector, auto-scalar); a number; one number a latent channel with
-    commas; or a model folder whose drift is to be used."""
+    """none; auto (moment matching; also auto-map, auto-vector, auto-scalar); learned with the weights (also
+    learned-scalar); a number; one number a latent channel with commas; a model folder whose drift is to be used. In its
+    place for comparison: offset-noise, or offset-noise:0.05; zero-terminal-snr."""
     rule: Literal["start", "forward", "paper", "matched"] = "start"
     """Where the drift acts."""
     template: str | None = None
@@ -60,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     from latentdrift.finetune.method import finetune_method
 
-    settings = finetune_method.get(peek_option(arguments, "method", FinetuneOptions.method)).config_class
+    method = finetune_method.get(peek_option(arguments, "method", FinetuneOptions.method))
+    settings = method.config_class
     options_class = dataclasses.make_dataclass(
         "FinetuneOptions",
         [("settings", settings, field(default_factory=settings))],
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with progress(options.quiet) as tell, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LowContrastWarning)
-        columns, tolerant = needed_columns(options)
+        columns, tolerant = (None, True) if method.every_attribute else needed_columns(options)
         missing = "keep" if tolerant and options.missing == "refuse" else options.missing
         cohort = Cohort.open(options.data, label=options.label, columns=columns, missing=missing)
         model = finetune_model(

@@ -21,7 +21,7 @@ from latentdrift.data.prompts.ages import AgeSpec, whole_years
 from latentdrift.data.prompts.instructions import DIFFERENCE, FINDINGS, instruction
 from latentdrift.data.records import CLASS_NAMES, Record, Value
 from latentdrift.data.simulate.kinds import KINDS, Kind
-from latentdrift.errors import ConfigurationError, DataError, UnknownNameError
+from latentdrift.errors import ConfigurationError, DataError, NoPairsError, UnknownNameError
 
 PAIR_KINDS = ("auto", "visits", "truth", "table")
 SOURCE, INSTRUCTION = "source_file", "instruction"
@@ -117,7 +117,7 @@ def edit_pairs(
     if kind == "truth":
         simulated = _truth_kind(cohort)
         if simulated is None:
-            raise DataError(
+            raise NoPairsError(
                 f"{_described(cohort)} has no {TRUTH}/NAME_CLASS.png for any of its images. Simulate it with the "
                 f"truth, or take other pairs. {REMEDY}"
             )
@@ -208,10 +208,10 @@ def _spoken_of(cohort: Cohort, wording: _Wording, found: list[tuple[Record, Reco
         if text is not None:
             pairs.append(EditPair(source, target, text))
     if not found:
-        raise DataError(f"{_described(cohort)} has no pairs. {REMEDY}")
+        raise NoPairsError(f"{_described(cohort)} has no pairs. {REMEDY}")
     if not pairs:
         class_ = f"the class {wording.attribute!r}" if wording.attribute else "a class (there is none; name it)"
-        raise DataError(
+        raise NoPairsError(
             f"{_described(cohort)} has {len(found)} pairs, but no edit to learn: within all of them the age, written "
             f"as {wording.age!r}, and {class_} are the same or not known. Take visits that are further apart, a finer "
             "age style, or name another class by attribute=."
@@ -230,7 +230,7 @@ def _of_visits(cohort: Cohort, low: float, high: float) -> Iterator[tuple[Record
         pairs = longitudinal_pairs(marked, min_years=low, max_years=high, same_attributes=alike, policy="all")
     except DataError as error:
         within = f" Visits were paired within the same {', '.join(alike)}." if alike else ""
-        raise DataError(f"{_described(cohort)} has no pairs of visits. {error}{within} {REMEDY}") from error
+        raise NoPairsError(f"{_described(cohort)} has no pairs of visits. {error}{within} {REMEDY}") from error
     records = {record.key: record for record in cohort}
     for pair in pairs:
         yield records[pair.earlier.key], records[pair.later.key]

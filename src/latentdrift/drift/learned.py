@@ -29,9 +29,10 @@ class LearnedDrift(torch.nn.Module):
     and 0.15 on Stable Diffusion's schedule with s = 0.6. The pull is towards 0 in both, but only where m = m_0. Else
     the minimum lies at -0.49 (m - m_0) and -1.12 (m - m_0), where noisy latents come nearest to those the network
     knows: of the opposite sign to the gap, which asks for +0.086 m at 25 steps. A network that is trained along levels
-    the parabola, for its best loss is the same under every delta; where delta then stops depends on the ratio of the
-    learning rates. So learn `forward` by "start", and read a value learned under `paper` or `matched` as one more
-    weight of the network, not as a gap.
+    the parabola, for its best loss is the same under every delta; where delta then stops depends on the learning rates:
+    with one exact offset a timestep to train, under `paper` at -0.03, -0.19 or -0.42 (m - m_0) for a rate of delta's
+    that is 0.1, 1 or 10 times the network's. So learn `forward` by "start", and read a value learned under `paper` or
+    `matched` as one more weight of the network, not as a gap.
 
     Args:
         kind: "scalar", or "vector" for one number a latent channel.

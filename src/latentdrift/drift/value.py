@@ -224,7 +224,9 @@ class LatentDrift:
 
     def __str__(self) -> str:
         numbers, kind = self.numbers, self.kind
-        if isinstance(numbers, torch.Tensor):
+        if isinstance(numbers, torch.Tensor) and numbers.ndim < 3:
+            text = ", ".join(f"{number:+.4g}" for number in numbers.detach().reshape(-1).tolist())
+        elif isinstance(numbers, torch.Tensor):
             text = f"map {tuple(numbers.shape)} of mean {numbers.mean().item():+.4f}"
         else:
             text = ", ".join(f"{number:+.4g}" for number in (numbers if isinstance(numbers, tuple) else (numbers,)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,14 +31,18 @@ class Denoiser(torch.nn.Module):
     ) -> torch.Tensor:
         """Return the prediction (B, C, h, w)."""
         if isinstance(conditioning, PromptTokens):
-            assert self.text is not None, "token ids need a Denoiser made with text=True"
-            conditioning = self.text(conditioning)
-        return self.unet(latents, timesteps, **conditioning.unet_arguments()).sample
+            if self.text is None:
+                raise TypeError("Token ids need text encoders: make the Denoiser with text=True.")
+            states: Conditioning = self.text(conditioning)
+        else:
+            states = conditioning
+        return self.unet(latents, timesteps, **states.unet_arguments()).sample
 
     def enable_gradient_checkpointing(self) -> None:
         """Compute activations twice to save memory."""
         self.unet.enable_gradient_checkpointing()
-        for encoder in self.text.encoders if self.text is not None else ():
+        encoders: Any = [] if self.text is None else self.text.encoders
+        for encoder in encoders:
             encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:

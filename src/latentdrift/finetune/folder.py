@@ -50,7 +50,7 @@ def describe_run(
 def package_versions() -> dict[str, str]:
     """Return the versions of what the result depends on."""
     found = {"python": platform.python_version(), "latentdrift": __version__}
-    for name in ("torch", "diffusers", "transformers", "accelerate", "numpy"):
+    for name in ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -30,8 +30,9 @@ class DriftLearner:
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return what is added to the denoising loss, a scalar: 0 for rules whose drift that loss sees itself."""
         own = len(batch.latents) - batch.prior
-        # The prior's images are not of the domain that the drift leads to.
-        return self.drift.start_loss(batch.latents[:own], batch.noise[:own], self.gain)
+        # The prior's images are not of the domain that the drift leads to. The mean over all noise, in place of the
+        # batch's, has the same gradient in expectation and a tenth of its error.
+        return self.drift.start_loss(batch.latents[:own], None, self.gain)
 
     def share_gradients(self, accelerator: Accelerator, most: float) -> None:
         """Average the drift's gradient over the processes, and clip it to the norm `most`."""

@@ -44,6 +44,8 @@ class FinetuneMethod(ABC):
     """Part of the captions left empty where the user says nothing."""
     has_adapter = False
     """Whether what is trained can be saved apart from its base."""
+    every_attribute = False
+    """Whether it uses attributes that the captions do not name, such as ages and the file before an edit."""
     learns_words = False
     """Whether it learns what captions' words mean, so that it does not matter what the base makes of them."""
 

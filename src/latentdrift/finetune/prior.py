@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from latentdrift.data import Cohort, PromptTemplate, write_png
+from latentdrift.data.prompts.grammar import parse, render, without_optional
 from latentdrift.data.prompts.words import VERBATIM
 from latentdrift.data.records import Record
 from latentdrift.errors import ConfigurationError, DataError
@@ -75,7 +76,7 @@ def with_prior(own: TrainingSet, config: PriorConfig, make: SetMaker, *, tokens:
     if config.class_images:
         cohort = open_class_images(Path(config.class_images))
     else:
-        cohort = class_images(make.pipeline, prompt, config.prior_images, make.folder, make.config.seed, make.progress)
+        cohort = class_images(make.pipeline, prompt, config.prior_images, make.folder, make.config.seed, make.tell)
     name = next((name for name in VERBATIM if name in cohort.attribute_names), None)
     captions = [str(value) for value in cohort.values(name)] if name else [prompt] * len(cohort)
     prior = make.images(cohort, captions=captions, tokens=tokens, balance=False)
@@ -104,15 +105,18 @@ def open_class_images(folder: Path) -> Cohort:
 
 
 def class_prompt(prompts: PromptTemplate) -> str:
-    """Return a template's first text without its attributes.
+    """Return a template's first text without its attributes and optional parts.
 
     >>> class_prompt(PromptTemplate("an MRI of a(n) {stage} brain[, {age:years}]"))
     'an MRI of a brain'
+    >>> class_prompt(PromptTemplate("{sex}, a(n) {stage} MRI ({age}), axial"))
+    'an MRI, axial'
     """
-    text = prompts.texts[0] if prompts.texts else ""
-    text = re.sub(r"\[[^\]]*\]|\{[^}]*\}", " ", text).replace("(n)", "")
+    parts = without_optional(parse(prompts.texts[0])) if prompts.texts else ()
+    text = re.sub(r"\(\s*\)", " ", render(parts, lambda place, optional: " "))
     text = re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text))
-    return re.sub(r"([,;:]\s*)+$", "", re.sub(r"([,;:])(\s*[,;:])+", r"\1", text.strip())).strip()
+    # Marks that stood between two values stand together now, or at an end.
+    return re.sub(r"([,;:])(\s*[,;:])+", r"\1", text).strip(" ,;:")
 
 
 @torch.no_grad()
@@ -122,7 +126,7 @@ def class_images(
     count: int,
     folder: Path,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str, int, int], None] = lambda *_: None,
     batch_size: int = 8,
 ) -> Cohort:
     """Return images that the base makes of a prompt, kept in `folder` for the next run with the same base.
@@ -133,9 +137,9 @@ def class_images(
         pipeline: the base, before anything in it has changed.
         prompt: what they show.
         count: how many.
-        folder: where a folder for them is made; its name tells base, prompt and seed.
+        folder: where a folder for them is made; its name tells base and prompt, and the images' their seeds.
         seed: of the first; each next one has the next.
-        progress: called with the numbers of images done and in all.
+        tell: called with what is being done, how much of it is done, and how much there is.
         batch_size: images at once.
 
     Raises:
@@ -160,6 +164,5 @@ def class_images(
             partial = path.with_name(f".{path.stem}.{os.getpid()}.png")
             write_png(partial, image.float().cpu() * 2 - 1, text={"prompt": prompt}, synthetic=True)
             partial.replace(path)
-        if progress is not None:
-            progress(count - len(missing) + start + len(part), count)
+        tell("class images", count - len(missing) + start + len(part), count)
     return Cohort([Record(path) for path in paths], home, home.name)

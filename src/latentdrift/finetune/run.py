@@ -133,6 +133,7 @@ def finetune_model(
             steps=config.sample_steps,
             channels=pipeline.vae.config.latent_channels,
         )
+        check_noise(pipeline, noise, trained.config)
         # Before the drift is on the pipeline: what the base itself is to make, it makes as it is.
         train()
         base_weights = base_fingerprint(pipeline.unet)
@@ -175,6 +176,8 @@ def finetune_model(
             tell("samples", 1, 1)
             card = describe_model(cohort, parts["train"], make, base, method, config, facts)
             notes = {**card.notes, "base_fingerprint": base_weights, "training_seconds": round(trainer.seconds, 1)}
+            if noise.offset:
+                notes["offset_noise"] = noise.offset
             if trainer.validations:
                 notes["validation_loss"] = round(trainer.validations[-1][1], 5)
             card = dataclasses.replace(card, notes={**notes, **trained.notes()})
@@ -211,17 +214,23 @@ def describe_model(
     )
 
 
-def apply_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, steps: int) -> DriftLearner | None:
-    """Put the drift, or what stands in its place, on a pipeline; return what learns it, if it is learned.
-
-    Raises:
-        DriftError: the drift does not fit the model's latents.
-    """
+def check_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, settings: Any) -> None:
+    """Raise DriftError or ConfigurationError for a drift that does not fit the latents, or a loss the noise levels."""
     side, channels = pipeline.unet.config.sample_size, pipeline.vae.config.latent_channels
+    if noise.drift is not None:
+        noise.drift.delta(torch.zeros(1, channels, side, side))
+    if noise.zero_snr and getattr(settings, "snr_gamma", 0):
+        raise ConfigurationError(
+            "snr_gamma weighs the last timestep by 0 where its signal-to-noise ratio is 0, so that sampling would "
+            "start where nothing was learned. Leave --snr-gamma out with --drift zero-terminal-snr."
+        )
+
+
+def apply_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, steps: int) -> DriftLearner | None:
+    """Put the drift, or what stands in its place, on a pipeline; return what learns it, if it is learned."""
     if noise.zero_snr:
         pipeline.scheduler = zero_snr_scheduler(pipeline.scheduler)
     if noise.drift is not None:
-        noise.drift.delta(torch.zeros(1, channels, side, side))
         noise.drift.attach(pipeline)
     if noise.learned is None:
         return None

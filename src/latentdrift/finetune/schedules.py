@@ -49,7 +49,6 @@ def zero_snr_scheduler(scheduler: Any) -> Any:
             timestep_spacing="trailing",
             prediction_type="v_prediction",
             clip_sample=False,
-            thresholding=False,
             set_alpha_to_one=True,
             # Trailing spacing has no use for it, but Stable Diffusion's pipeline complains of any other.
             steps_offset=1,

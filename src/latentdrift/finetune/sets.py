@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from latentdrift.data import Cohort, EditPair, ImageTransform, PromptTemplate
+from latentdrift.data.records import Record
 from latentdrift.finetune.augment import Augmentation, check_flip
 from latentdrift.finetune.batch import Batch
 from latentdrift.finetune.cache import LatentCache
@@ -156,7 +159,7 @@ class SetMaker:
         prompts: writes captions.
         folder: where latents are cached.
         config: batch size, balance, augmentation.
-        progress: called with the numbers of images encoded and in all.
+        tell: called with what is being done, how much of it is done, and how much there is.
     """
 
     pipeline: DiffusionPipeline
@@ -164,7 +167,7 @@ class SetMaker:
     prompts: PromptTemplate
     folder: Path
     config: TrainingConfig
-    progress: Callable[[int, int], None] | None = None
+    tell: Callable[[str, int, int], None] = lambda *_: None
 
     def images(
         self, cohort: Cohort, *, captions: Sequence[str] | None = None, tokens: bool = False, balance: bool = True
@@ -196,12 +199,11 @@ class SetMaker:
         check_flip(instructions, self.config.flip)
         rows, conditioning = self.text(instructions)
         everyone = Cohort(records, cohort.root, cohort.name, cohort.label)
-        after = Cohort([pair.target for pair in pairs], cohort.root, cohort.name) if self.config.balance else None
         return PairSet(
             self.latents(everyone),
             rows,
             conditioning,
-            None if after is None else class_weights(after, self.config),
+            class_weights(cohort, self.config, [pair.target for pair in pairs]),
             torch.tensor([place[pair.source.key] for pair in pairs]),
             torch.tensor([place[pair.target.key] for pair in pairs]),
         )
@@ -225,14 +227,21 @@ class SetMaker:
             self.folder,
             augmentation=Augmentation(count=self.config.augment, flip=self.config.flip),
             batch_size=self.config.batch_size,
-            progress=self.progress,
+            progress=partial(self.tell, "latents"),
         )
 
 
-def class_weights(cohort: Cohort, config: TrainingConfig) -> torch.Tensor | None:
-    """Return how often each image is drawn, (N,), by the values of `config.balance`; None for all alike."""
+def class_weights(
+    cohort: Cohort, config: TrainingConfig, drawn: Sequence[Record] | None = None
+) -> torch.Tensor | None:
+    """Return how often each image, or each of `drawn`, comes (N,), by `config.balance`; None for all alike.
+
+    Raises:
+        UnknownNameError: no image has the attribute.
+        DataError: some images lack it.
+    """
     if config.balance is None:
         return None
-    values = cohort.values(config.balance)
-    counts = {value: values.count(value) for value in set(values)}
+    values = cohort.values(config.balance) if drawn is None else [one.attributes.get(config.balance) for one in drawn]
+    counts = Counter(values)
     return torch.tensor([counts[value] ** -config.balance_strength for value in values])

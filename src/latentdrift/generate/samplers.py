@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.errors import UnknownNameError
+from latentdrift.errors import ConfigurationError, UnknownNameError
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -45,9 +45,17 @@ def use_sampler(pipeline: DiffusionPipeline, name: str) -> None:
 
     Raises:
         UnknownNameError: no sampler of that name.
+        ConfigurationError: a sampler that has not the model's noise levels.
     """
     import diffusers
 
     if name not in SAMPLERS:
         raise UnknownNameError("sampler", name, SAMPLERS)
-    pipeline.scheduler = scheduler_like(pipeline.scheduler, getattr(diffusers, SAMPLERS[name]))
+    kind = getattr(diffusers, SAMPLERS[name])
+    known = "rescale_betas_zero_snr" in inspect.signature(kind.__init__).parameters
+    if pipeline.scheduler.config.get("rescale_betas_zero_snr") and not known:
+        # diffusers would drop the setting, and start where the model was not trained.
+        raise ConfigurationError(
+            f"The model's noise levels end in pure noise (zero terminal SNR), which {name} does not know. Use ddim."
+        )
+    pipeline.scheduler = scheduler_like(pipeline.scheduler, kind)

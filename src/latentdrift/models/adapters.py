@@ -9,7 +9,6 @@ where they do not fit, so that everything is checked here before the pipeline is
 from __future__ import annotations
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,20 +17,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentdrift.errors import ModelError
+from latentdrift.models.adapter_files import (
+    ANOTHER_BASE,
+    LORA,
+    PROCESSORS,
+    SECOND_TOKENS,
+    STEMS,
+    TOKENS,
+    adapter_files,
+    adapter_folder,
+    module_of,
+    read_tensors,
+    text_towers,
+)
 from latentdrift.models.card import read_model_card
+from latentdrift.models.lora import fitting_lora, put_lora
 from latentdrift.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-TOKENS = "learned_embeds"
-SECOND_TOKENS = "learned_embeds_2"
-PROCESSORS = "pytorch_custom_diffusion_weights"
-LORA = "pytorch_lora_weights"
-STEMS = (TOKENS, SECOND_TOKENS, PROCESSORS, LORA)
-"""Names without ending of the files of an adapter."""
-
-ANOTHER_BASE = "It was made for another base: load that base, or another adapter."
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -69,8 +74,7 @@ def load_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> DiffusionPi
     processors = read_tensors(files[PROCESSORS]) if PROCESSORS in files else None
     if processors is not None:
         processors = checked_processors(pipeline.unet, processors, files[PROCESSORS])
-    if LORA in files:
-        check_lora(pipeline, files[LORA])
+    lora = fitting_lora(pipeline, files[LORA]) if LORA in files else None
     card = read_model_card(place)
     trained_on = None if card is None else card.notes.get("base_fingerprint")
     if isinstance(trained_on, str) and not same_base(trained_on, base_fingerprint(pipeline.unet)):
@@ -89,57 +93,13 @@ def load_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> DiffusionPi
             if processors is not None:
                 # Without `_pipeline` diffusers 0.42 reads the file and sets nothing.
                 pipeline.unet.load_attn_procs(processors, _pipeline=pipeline)
-            if LORA in files:
-                put_lora(pipeline, files[LORA])
+            if lora is not None:
+                put_lora(pipeline, lora)
     except Exception as error:
         raise ModelError(
             f"The adapter {place} cannot be loaded: {error}. Load the pipeline again: it may be half changed."
         ) from error
     return pipeline
-
-
-def adapter_folder(folder: str | Path) -> Path | None:
-    """Return the folder that holds adapter files: `folder` or its `model`; None if neither does."""
-    path = Path(folder).expanduser()
-    return next((place for place in (path, path / "model") if adapter_files(place)), None)
-
-
-def adapter_files(folder: Path) -> dict[str, Path]:
-    """Return the adapter files of a folder by their names without ending; .safetensors goes before .bin.
-
-    Custom Diffusion's script of diffusers writes each token into a file of its own, such as `<new1>.bin`: those too.
-    """
-    found: dict[str, Path] = {}
-    for ending in (".safetensors", ".bin"):
-        for path in sorted(folder.glob(f"*{ending}")):
-            if path.is_file() and (path.stem in STEMS or re.fullmatch("<.+>", path.stem)):
-                found.setdefault(path.stem, path)
-    return found
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """Return what an adapter file holds: tensors by name, or what else a .bin file of others has.
-
-    Raises:
-        ModelError: the file is damaged, empty, or holds NaN or infinite numbers.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            content = dict(content.items())
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{path} is damaged ({reason[:200]}). Restore it, or save the adapter again.") from error
-    if not content:
-        raise ModelError(f"{path} holds nothing. Save the adapter again.")
-    for name, value in content.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            raise ModelError(f"{path} holds NaN or infinite numbers in {name!r}. Restore it, or train it again.")
-    return content
 
 
 Tokens = dict[str, torch.Tensor]
@@ -168,14 +128,6 @@ def read_tokens(files: Mapping[str, Path]) -> tuple[Tokens, Tokens]:
                 )
             encoders[stem == SECOND_TOKENS][token] = value.reshape(-1, value.shape[-1])
     return encoders
-
-
-def text_towers(pipeline: DiffusionPipeline) -> list[tuple[Any, Any]]:
-    """Return (tokenizer, text encoder), two of them for Stable Diffusion XL."""
-    towers = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        towers.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    return towers
 
 
 def check_tokens(pipeline: DiffusionPipeline, tokens: tuple[Tokens, Tokens], place: Path) -> None:
@@ -256,80 +208,6 @@ def checked_processors(unet: Any, content: Mapping[str, Any], path: Path) -> dic
     return {**content, **missing}
 
 
-def check_lora(pipeline: DiffusionPipeline, path: Path) -> None:
-    """Raise ModelError where a LoRA does not fit the U-Net or the text encoders."""
-    from diffusers.utils import (
-        convert_state_dict_to_diffusers,
-        convert_state_dict_to_peft,
-        convert_unet_state_dict_to_peft,
-    )
-
-    read_tensors(path)
-    try:
-        with quiet_libraries():
-            content, _ = pipeline.lora_state_dict(path.parent, weight_name=path.name, unet_config=pipeline.unet.config)
-    except Exception as error:
-        raise ModelError(
-            f"{path} is no LoRA that diffusers reads: {error}. Convert it to diffusers' layout."
-        ) from error
-    strange = [name for name in content if "lora" not in name or "." not in name]
-    if strange:
-        raise ModelError(
-            f"{path} holds {strange[0]!r}, which is no part of a LoRA. Give a file written by save_lora_weights."
-        )
-    components = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
-    if len(text_towers(pipeline)) == 2:
-        components["text_encoder_2"] = pipeline.text_encoder_2
-    for prefix in dict.fromkeys(name.partition(".")[0] for name in content):
-        if prefix not in components:
-            raise ModelError(f"{path} has weights for {prefix!r}, which this model has not. {ANOTHER_BASE}")
-        part = {name.removeprefix(f"{prefix}."): value for name, value in content.items()}
-        part = {name: value for name, value in part.items() if f"{prefix}.{name}" in content}
-        if prefix == "unet":
-            if "lora_A" not in next(iter(part)):
-                part = convert_unet_state_dict_to_peft(part)
-        else:
-            part = convert_state_dict_to_peft(convert_state_dict_to_diffusers(part))
-            if not hasattr(components[prefix], "text_model"):
-                # transformers 5 has left out a level that the names of older files have.
-                part = {name.removeprefix("text_model."): value for name, value in part.items()}
-        check_low_rank(components[prefix], part, path, prefix)
-
-
-def check_low_rank(module: Any, part: Mapping[str, torch.Tensor], path: Path, prefix: str) -> None:
-    """Raise ModelError unless the two factors of every layer, named as peft does, fit the layer's weight."""
-    for name, value in part.items():
-        layer, _, factor = name.rpartition(".lora_")
-        if factor not in ("A.weight", "B.weight"):
-            continue
-        weight = getattr(module_of(module, layer), "weight", None)
-        if weight is None:
-            raise ModelError(f"{path} holds {prefix}.{name}, whose layer this model has not. {ANOTHER_BASE}")
-        side = 1 if factor == "A.weight" else 0
-        if value.ndim < 2 or value.shape[side] != weight.shape[side]:
-            raise ModelError(
-                f"{path} holds {prefix}.{name} as {tuple(value.shape)}, which does not fit the layer's "
-                f"{tuple(weight.shape)}. {ANOTHER_BASE}"
-            )
-        other = part.get(f"{layer}.lora_{'B' if side else 'A'}.weight")
-        if other is None or other.ndim < 2 or other.shape[side] != value.shape[1 - side]:
-            raise ModelError(f"{path} lacks the fitting counterpart of {prefix}.{name}. Save the adapter again.")
-
-
-def put_lora(pipeline: DiffusionPipeline, path: Path) -> None:
-    """Add a LoRA to those that act; diffusers alone would turn the others off."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    modules = [pipeline.unet, *(encoder for _, encoder in text_towers(pipeline))]
-    layers = [[m for m in module.modules() if isinstance(m, BaseTunerLayer)] for module in modules]
-    acting = [found[0].active_adapters if found else [] for found in layers]
-    pipeline.load_lora_weights(path.parent, weight_name=path.name)
-    for module, before in zip(modules, acting, strict=True):
-        for layer in module.modules():
-            if before and isinstance(layer, BaseTunerLayer):
-                layer.set_adapter(list(dict.fromkeys([*before, *layer.active_adapters])))
-
-
 def check_shape(path: Path, name: str, value: Any, wanted: torch.Tensor | None) -> None:
     """Raise ModelError unless a tensor has the shape of the one it stands in for."""
     if wanted is None:
@@ -337,14 +215,6 @@ def check_shape(path: Path, name: str, value: Any, wanted: torch.Tensor | None) 
     if not isinstance(value, torch.Tensor) or value.shape != wanted.shape:
         shape = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise ModelError(f"{path} holds {name} as {shape}; {tuple(wanted.shape)} is needed. {ANOTHER_BASE}")
-
-
-def module_of(module: Any, name: str) -> Any:
-    """Return a submodule by its dotted name, or None."""
-    try:
-        return module.get_submodule(name)
-    except AttributeError:
-        return None
 
 
 def base_fingerprint(unet: torch.nn.Module, values: int = 64) -> str:

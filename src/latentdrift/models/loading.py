@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.errors import ConfigurationError, ModelError
-from latentdrift.models.adapters import adapter_folder, load_adapter
+from latentdrift.models.adapter_files import adapter_folder
+from latentdrift.models.adapters import load_adapter
 from latentdrift.models.card import CARD_FILE, read_model_card
 from latentdrift.models.quiet import quiet_libraries
 

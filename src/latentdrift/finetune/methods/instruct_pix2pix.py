@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from latentdrift.data import edit_pairs, write_png
-from latentdrift.errors import ConfigurationError, DataError
+from latentdrift.errors import ConfigurationError, NoPairsError
 from latentdrift.finetune.denoiser import Denoiser, freeze
 from latentdrift.finetune.method import FinetuneMethod, check_snr_gamma, finetune_method
 
@@ -55,6 +55,7 @@ class InstructPix2Pix(FinetuneMethod):
     config_class = InstructPix2PixConfig
     config: InstructPix2PixConfig
     drop_captions = 0.05
+    every_attribute = True
 
     def settle(self, config: TrainingConfig) -> TrainingConfig:
         """Return the settings; the three ways of dropping must leave something."""
@@ -88,7 +89,7 @@ class InstructPix2Pix(FinetuneMethod):
         """Return the pairs of a part of the cohort.
 
         Raises:
-            DataError: there is none.
+            NoPairsError: there is none.
         """
         own = self.config
         return edit_pairs(
@@ -109,10 +110,11 @@ class InstructPix2Pix(FinetuneMethod):
     def validation_set(self, cohort: Cohort, make: SetMaker) -> TrainingSet | None:
         """Return the pairs of another part; None where it has none."""
         try:
-            return self.training_set(cohort, make)
-        except DataError:
+            pairs = self.find(cohort)
+        except NoPairsError:
             # A part of a few subjects may well be without a pair; training goes on, without its validation loss.
             return None
+        return make.pairs(cohort, pairs)
 
     def samples(
         self, pipeline: DiffusionPipeline, cohort: Cohort, make: SetMaker, config: TrainingConfig, most: int = 6
@@ -154,7 +156,7 @@ class InstructPix2Pix(FinetuneMethod):
 def grow_input(unet: Any, channels: int) -> None:
     """Give a U-Net's first layer more input channels; zero weights, so that nothing changes before training."""
     former = unet.conv_in
-    grown = torch.nn.Conv2d(channels, former.out_channels, former.kernel_size, former.stride, former.padding)
+    grown: Any = torch.nn.Conv2d(channels, former.out_channels, former.kernel_size, former.stride, former.padding)
     grown.weight.zero_()
     grown.weight[:, : former.in_channels] = former.weight
     grown.bias.copy_(former.bias)
