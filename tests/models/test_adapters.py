@@ -3,15 +3,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from latentdrift.errors import ModelError
 from latentdrift.generate import generate_images
 from latentdrift.models import (
     AdapterMismatchWarning,
@@ -23,83 +21,22 @@ from latentdrift.models import (
     write_model_card,
 )
 from latentdrift.models.adapters import same_base
+from tests.models.adapter_artifacts import (
+    LORA,
+    PROCESSORS,
+    SECOND,
+    TARGETS,
+    TOKENS,
+    add_lora,
+    custom_processors,
+    embeddings,
+    fill_empty,
+    write_lora,
+    write_processors,
+    write_tokens,
+)
 
 CARD = ModelCard(base="toy", method="lora", steps=3, size=32, gray=True, template="a slice")
-TOKENS, SECOND = "learned_embeds.safetensors", "learned_embeds_2.safetensors"
-PROCESSORS, LORA = "pytorch_custom_diffusion_weights.safetensors", "pytorch_lora_weights.safetensors"
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-
-
-def embeddings(vectors: int = 1, width: int = 16, seed: int = 0) -> torch.Tensor:
-    return torch.randn(vectors, width, generator=torch.Generator().manual_seed(seed))
-
-
-def write_tokens(folder: Path, tokens: dict[str, torch.Tensor], name: str = TOKENS) -> Path:
-    save_file(tokens, folder / name)
-    return folder
-
-
-def custom_processors(unet: Any, q_out: bool = False, seed: int = 1) -> dict[str, Any]:
-    """Processors as diffusers' own example makes them, with random weights in the cross-attentions."""
-    from diffusers.models.attention_processor import CustomDiffusionAttnProcessor
-
-    torch.manual_seed(seed)
-    made = {}
-    for name in unet.attn_processors:
-        attention = unet.get_submodule(name.removesuffix(".processor"))
-        cross = name.endswith("attn2.processor")
-        made[name] = CustomDiffusionAttnProcessor(
-            train_kv=cross,
-            train_q_out=cross and q_out,
-            hidden_size=attention.to_q.out_features if cross else None,
-            cross_attention_dim=unet.config.cross_attention_dim if cross else None,
-        )
-    return made
-
-
-def write_processors(model: Path, folder: Path, **options: Any) -> Path:
-    """Write the file by diffusers' own saver."""
-    unet = load_pipeline(model).unet
-    unet.set_attn_processor(custom_processors(unet))
-    unet.save_attn_procs(folder, **options)
-    return folder
-
-
-def fill_empty(folder: Path, model: Path) -> None:
-    """Add the zero-length tensors by which diffusers knows processors without weights."""
-    content = load_file(folder / PROCESSORS)
-    empty = {name: torch.zeros(0) for name in load_pipeline(model).unet.attn_processors if "attn1" in name}
-    save_file({**content, **empty}, folder / PROCESSORS)
-
-
-def add_lora(module: Any, targets: list[str], seed: int, alpha: float = 4.0) -> dict[str, torch.Tensor]:
-    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-
-    torch.manual_seed(seed)
-    config = LoraConfig(r=2, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian")
-    inject_adapter_in_model(config, module)
-    for name, weight in module.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.3)
-    return get_peft_model_state_dict(module)
-
-
-def write_lora(model: Path, folder: Path, *, text: bool = False, seed: int = 2, **options: Any) -> Path:
-    """Write the file by diffusers' own saver, with its metadata."""
-    from diffusers.training_utils import _collate_lora_metadata
-    from diffusers.utils import convert_state_dict_to_diffusers
-
-    pipeline = load_pipeline(model)
-    trained = {"unet": pipeline.unet}
-    layers = {"unet_lora_layers": add_lora(pipeline.unet, TARGETS, seed)}
-    names = ["text_encoder", "text_encoder_2"] if hasattr(pipeline, "text_encoder_2") else ["text_encoder"]
-    for name in names if text else []:
-        trained[name] = getattr(pipeline, name)
-        layers[f"{name}_lora_layers"] = add_lora(trained[name], ["q_proj", "v_proj"], seed)
-    layers = {name: convert_state_dict_to_diffusers(part) for name, part in layers.items()}
-    metadata = _collate_lora_metadata(trained) if options.get("safe_serialization", True) else {}
-    type(pipeline).save_lora_weights(folder, **layers, **metadata, **options)
-    return folder
 
 
 def picture(pipeline: Any, prompt: str = "a brain") -> torch.Tensor:
@@ -275,142 +212,6 @@ def test_all_files_of_a_folder_are_put_on(toy_model: Path, tmp_path: Path) -> No
     pipeline = load_adapter(load_pipeline(toy_model), run)
     assert "<a>" in pipeline.tokenizer.get_vocab()
     assert {type(p).__name__ for p in pipeline.unet.attn_processors.values()} == {"CustomDiffusionAttnProcessor"}
-
-
-Break = Callable[[Path, Path, Path], Any]
-"""Called with a folder, the toy and the XL toy; writes files that do not fit the toy."""
-
-
-def rename(folder: Path, name: str, change: Callable[[str], str]) -> None:
-    save_file({change(key): value for key, value in load_file(folder / name).items()}, folder / name)
-
-
-def reshape(folder: Path, name: str, part: str) -> None:
-    content = load_file(folder / name)
-    save_file(
-        {key: value[:, :-1].contiguous() if part in key else value for key, value in content.items()}, folder / name
-    )
-
-
-BROKEN: dict[str, tuple[Break, str]] = {
-    "nothing": (lambda folder, toy, xl: None, r"holds no adapter: .*learned_embeds\.safetensors.*Give a run folder"),
-    "a word the tokenizer has": (
-        lambda folder, toy, xl: write_tokens(folder, {"a</w>": embeddings()}),
-        r"has 'a</w>' of .* already.*plain base",
-    ),
-    "another width": (
-        lambda folder, toy, xl: write_tokens(folder, {"<a>": embeddings(2, 24)}),
-        r"'<a>' as \(2, 24\).*CLIPTextModel are 16 wide.*another base",
-    ),
-    "no embeddings": (lambda folder, toy, xl: write_tokens(folder, {"<a>": torch.zeros(2, 2, 16)}), r"\(2, 2, 16\)"),
-    "NaN": (lambda folder, toy, xl: write_tokens(folder, {"<a>": torch.full((1, 16), torch.nan)}), "NaN.*'<a>'"),
-    "no tokens": (lambda folder, toy, xl: write_tokens(folder, {}), "holds nothing"),
-    "a second encoder's tokens": (
-        lambda folder, toy, xl: [write_tokens(folder, {"<a>": embeddings()}, name) for name in (TOKENS, SECOND)],
-        "tokens for two text encoders, this model has one",
-    ),
-    "processors of XL": (
-        lambda folder, toy, xl: write_processors(xl, folder),
-        r"attn2\.processor\.to_k_custom_diffusion\.weight as \(16, 32\); \(16, 16\) is needed.*another base",
-    ),
-    "processors of other layers": (
-        lambda folder, toy, xl: rename(write_processors(toy, folder), PROCESSORS, lambda key: f"mid_block.{key}"),
-        r"'mid_block\.down_blocks.*this U-Net has not",
-    ),
-    "processors without weights": (
-        lambda folder, toy, xl: save_file(
-            {name: torch.zeros(0) for name in load_pipeline(toy).unet.attn_processors}, folder / PROCESSORS
-        ),
-        "no weights of Custom Diffusion",
-    ),
-    "LoRA of XL": (
-        lambda folder, toy, xl: write_lora(xl, folder),
-        r"attn2\.to_k\.lora_A\.weight as \(2, 32\), which does not fit the layer's \(16, 16\).*another base",
-    ),
-    "LoRA of XL's text encoders": (
-        lambda folder, toy, xl: rename(
-            write_lora(toy, folder, text=True), LORA, lambda key: key.replace("text_encoder.", "text_encoder_2.")
-        ),
-        "weights for 'text_encoder_2', which this model has not",
-    ),
-    "LoRA of other layers": (
-        lambda folder, toy, xl: rename(
-            write_lora(toy, folder), LORA, lambda key: key.replace("up_blocks.1", "up_blocks.3")
-        ),
-        r"unet\.up_blocks\.3.*this model has not",
-    ),
-    "LoRA with another rank in one factor": (
-        lambda folder, toy, xl: reshape(write_lora(toy, folder), LORA, "attn1.to_q.lora.up"),
-        "lacks the fitting counterpart of",
-    ),
-    "no LoRA": (
-        lambda folder, toy, xl: save_file({"unet.conv_in.weight": torch.zeros(2)}, folder / LORA),
-        r"'unet\.conv_in\.weight', which is no part of a LoRA",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_what_does_not_fit_is_refused_and_nothing_changed(
-    case: str, toy_model: Path, toy_xl_model: Path, tmp_path: Path
-) -> None:
-    write, says = BROKEN[case]
-    write(tmp_path, toy_model, toy_xl_model)
-    if case not in ("nothing", "no tokens", "a word the tokenizer has", "another width", "no embeddings", "NaN"):
-        torch.save({"<fine>": embeddings()}, tmp_path / "<fine>.bin")
-        if case == "a second encoder's tokens":
-            (tmp_path / "<fine>.bin").unlink()
-    pipeline = load_pipeline(toy_model)
-    weights, vocabulary = dict(pipeline.unet.state_dict()), len(pipeline.tokenizer)
-    with pytest.raises(ModelError, match=says) as raised:
-        load_adapter(pipeline, tmp_path)
-    assert str(tmp_path) in str(raised.value)
-    assert len(str(raised.value)) < 700
-    assert len(pipeline.tokenizer) == vocabulary == len(pipeline.text_encoder.get_input_embeddings().weight)
-    assert pipeline.unet.state_dict().keys() == weights.keys()
-
-
-def test_tokens_of_one_encoder_do_not_do_for_xl(toy_xl_model: Path, tmp_path: Path) -> None:
-    write_tokens(tmp_path, {"<a>": embeddings()})
-    with pytest.raises(ModelError, match=r"embeddings of <a> for one text encoder alone, this model has two"):
-        load_adapter(load_pipeline(toy_xl_model), tmp_path)
-
-
-@pytest.mark.parametrize("vectors", [1, 2])
-def test_the_same_tokens_are_not_loaded_twice(toy_model: Path, vectors: int, tmp_path: Path) -> None:
-    write_tokens(tmp_path, {"<a>": embeddings(vectors)})
-    pipeline = load_adapter(load_pipeline(toy_model), tmp_path)
-    with pytest.raises(ModelError, match=r"has '<a>'.* already.*merged"):
-        load_adapter(pipeline, tmp_path)
-
-
-@pytest.mark.parametrize("name", [TOKENS, PROCESSORS, LORA, "learned_embeds.bin", "pytorch_lora_weights.bin"])
-@pytest.mark.parametrize("content", [b"", b"\x00" * 50, b"not weights at all, but some text"])
-def test_a_damaged_file(toy_model: Path, tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match=rf"{re.escape(name)} is damaged \(.+\)\. Restore it"):
-        load_adapter(load_pipeline(toy_model), tmp_path)
-
-
-@pytest.mark.parametrize("name", [PROCESSORS, LORA])
-def test_a_file_that_was_cut_short(toy_model: Path, tmp_path: Path, name: str) -> None:
-    (write_processors if name == PROCESSORS else write_lora)(toy_model, tmp_path)
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-100])
-    with pytest.raises(ModelError, match="is damaged"):
-        load_adapter(load_pipeline(toy_model), tmp_path)
-
-
-def test_a_pickle_runs_no_code(toy_model: Path, tmp_path: Path) -> None:
-    import pickle
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (tmp_path / "run",))
-
-    (tmp_path / "learned_embeds.bin").write_bytes(pickle.dumps({"<a>": Evil()}, protocol=2))
-    with pytest.raises(ModelError, match="is damaged"):
-        load_adapter(load_pipeline(toy_model), tmp_path)
-    assert not (tmp_path / "run").exists()
 
 
 def test_another_base_of_the_same_shapes_is_told(toy_model: Path, tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def finetune_model(
         tell,
     )
 
+    # A validation loss is on the images themselves.
+    unaugmented = dataclasses.replace(make, config=dataclasses.replace(config, augment=0))
+
     @functools.cache
     def train() -> TrainingSet:
         return trained.training_set(parts["train"], make)
@@ -151,7 +154,7 @@ def finetune_model(
             module,
             noise_schedule(pipeline.scheduler, noise.drift if learner is None else learner.drift.drift),
             train(),
-            trained.validation_set(parts["validation"], make) if "validation" in parts else None,
+            trained.validation_set(parts["validation"], unaugmented) if "validation" in parts else None,
             config,
             out,
             on_sample=sample,
@@ -219,7 +222,8 @@ def check_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, settings: Any) 
     side, channels = pipeline.unet.config.sample_size, pipeline.vae.config.latent_channels
     if noise.drift is not None:
         noise.drift.delta(torch.zeros(1, channels, side, side))
-    if noise.zero_snr and getattr(settings, "snr_gamma", 0):
+    gamma: float = getattr(settings, "snr_gamma", 0.0)
+    if noise.zero_snr and gamma:
         raise ConfigurationError(
             "snr_gamma weighs the last timestep by 0 where its signal-to-noise ratio is 0, so that sampling would "
             "start where nothing was learned. Leave --snr-gamma out with --drift zero-terminal-snr."
