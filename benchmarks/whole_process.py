@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def measure_processes(
     # The first pair, of one step, only brings the libraries' files into memory for both. It begins with the reference,
     # which fails at once where a package that it imports is missing.
     for repeat in range(repeats + 1):
-        now = Setting(**vars(setting) | {} if repeat else vars(setting) | {"steps": 1})
+        now = setting if repeat else replace(setting, steps=1)
         for side in sorted(runs, reverse=not repeat % 2):
             out = folder / f"{side}-{repeat}"
             if side == "ours":

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from latentdrift.errors import LatentDriftError
     from latentdrift.evaluate import EvaluationResult, evaluate_sets
     from latentdrift.finetune import finetune_model
-    from latentdrift.generate import generate_images, invert_images
-    from latentdrift.models import load_pipeline
+    from latentdrift.generate import edit_by_instruction, generate_images, invert_images
+    from latentdrift.models import load_adapter, load_pipeline
 
 __version__ = "0.1.0"
 
@@ -28,10 +28,12 @@ __all__ = [
     "LatentMoments",
     "PromptTemplate",
     "__version__",
+    "edit_by_instruction",
     "evaluate_sets",
     "finetune_model",
     "generate_images",
     "invert_images",
+    "load_adapter",
     "load_pipeline",
     "make_counterfactuals",
 ]
@@ -43,10 +45,12 @@ _HOMES = {
     "LatentDriftError": "errors",
     "LatentMoments": "drift",
     "PromptTemplate": "data",
+    "edit_by_instruction": "generate",
     "evaluate_sets": "evaluate",
     "finetune_model": "finetune",
     "generate_images": "generate",
     "invert_images": "generate",
+    "load_adapter": "models",
     "load_pipeline": "models",
     "make_counterfactuals": "counterfactual",
 }

@@ -81,10 +81,10 @@ def test_several_findings_in_a_cell_are_concepts_each() -> None:
 
 
 def test_numbers_may_be_concepts() -> None:
-    cohort = cohort_of(1.5, 3.0, name="field")
+    cohort = cohort_of(3.0, 1.5, name="field")
     concepts = ConceptConfig(concepts="field").find(cohort)
     captions = with_placeholders(PromptTemplate("at {field} tesla"), "field", concepts).captions(cohort)
-    assert captions == ["at <field-1-5> tesla", "at <field-3> tesla"]
+    assert captions == ["at <field-3> tesla", "at <field-1-5> tesla"]
     check_concepts(concepts, "field", cohort, "the training part")
 
 
@@ -126,7 +126,9 @@ def test_words_of_other_attributes_stay(toy_cohort: Path) -> None:
     from latentdrift.data.prompts.words import Term
 
     plain = PromptTemplate(
-        ["a {stage} {view}", "{view} {stage}"], 7, words={"view": {"PA": Term(("back",))}, "stage": {"CN": Term(("x",))}}
+        ["a {stage} {view}", "{view} {stage}"],
+        7,
+        words={"view": {"PA": Term(("back",))}, "stage": {"CN": Term(("x",))}},
     )
     made = with_placeholders(plain, "stage", ConceptConfig().find(cohort_of("CN", "AD")))
     assert (made.texts, made.seed) == (plain.texts, plain.seed)
@@ -141,6 +143,25 @@ def test_a_template_without_the_attribute(toy_cohort: Path, template: PromptTemp
     for method in (TextualInversion(TextualInversionConfig()), CustomDiffusion(CustomDiffusionConfig())):
         with pytest.raises(ConfigurationError, match=r"does not say 'stage'.*Put {stage} into --template"):
             method.wording(template, Cohort.open(toy_cohort))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "template"),
+    [("age", 70, "{age:years} old"), ("age", 70, "a {age:03d} x"), ("caption", "a brain", "{caption}")],
+)
+def test_a_template_that_writes_values_by_a_rule(name: str, value: Value, template: str) -> None:
+    """Else captions would never say the token, and nothing would be learned."""
+    concepts = ConceptConfig(concepts=name).find(cohort_of(value, name=name))
+    with pytest.raises(ConfigurationError, match=rf"leaves no place for .*Write {{{name}}} in --template"):
+        with_placeholders(PromptTemplate(["{" + name + "}" if name == "age" else "x", template]), name, concepts)
+
+
+def test_every_way_to_name_a_class_says_the_token() -> None:
+    cohort = cohort_of("CN", "AD")
+    prompts = PromptTemplate(["a(n) {stage} x", "x with {stage:noun}[, {stage}]"])
+    made = with_placeholders(prompts, "stage", ConceptConfig().find(cohort))
+    for key in "abcdefgh":
+        assert "<stage-cognitively-normal>" in made.caption({"stage": "CN"}, key)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +252,7 @@ def test_rows_begin_with_the_initializer(toy_model: Path) -> None:
     assert torch.equal(rows(5, "abc"), torch.stack([a, b, c, a, b]))
     with pytest.raises(ConfigurationError, match="initializer ' ' of <x> has no token"):
         rows(1, " ")
-    made = add_concepts(pipeline, concepts_of("<x>", "<y>", vectors=2, initializer="ab"))
+    made = add_concepts(pipeline, concepts_of("<x>", "<y>", vectors=2, initializer="abc"))
     assert torch.equal(made[0].rows, torch.stack([a, b, a, b]))
 
 
@@ -316,9 +337,7 @@ def test_written_rows_are_read_by_diffusers(model: str, request: pytest.FixtureR
         state = load_file(tmp_path / file)
         assert {place: tuple(value.shape) for place, value in state.items()} == {"<a>": (2, 16), "<b>": (1, 16)}
         for place in ("<a>", "<b>"):
-            theirs.load_textual_inversion(
-                {place: state[place]}, token=place, tokenizer=tokenizer, text_encoder=encoder
-            )
+            theirs.load_textual_inversion({place: state[place]}, token=place, tokenizer=tokenizer, text_encoder=encoder)
     prompts = ["x <a> <b>", "<b>"]
     found = [TextEncoders(pipeline)(tokenize_prompts(pipeline, prompts)) for pipeline in (ours, theirs)]
     assert torch.allclose(found[0].hidden, found[1].hidden, atol=1e-6)

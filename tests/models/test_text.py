@@ -70,9 +70,7 @@ PROMPTS = ["a slice", "another", "a slice", "b", "another"]
 
 def by_diffusers(pipeline: Any, prompts: list[str]) -> Conditioning:
     """What the pipeline itself gives the U-Net."""
-    found = pipeline.encode_prompt(
-        prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
+    found = pipeline.encode_prompt(prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
     return Conditioning(found[0], found[2] if len(found) == 4 else None)
 
 
@@ -93,9 +91,7 @@ def test_states_are_those_of_the_pipeline_itself(model: str, request: pytest.Fix
 def test_the_unconditional_prompt_is_the_pipeline_s(toy_xl_model: Path, toy_model: Path) -> None:
     for folder in (toy_model, toy_xl_model):
         pipeline = load_pipeline(folder)
-        found = pipeline.encode_prompt(
-            ["a"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
-        )
+        found = pipeline.encode_prompt(["a"], device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
         own = TextEncoders(pipeline)(tokenize_prompts(pipeline, ["a", "", "a", ""]))
         assert torch.allclose(own.hidden[[1, 3]], found[1].expand(2, -1, -1), atol=1e-5)
         if own.pooled is not None:
@@ -123,8 +119,10 @@ def test_gradients_reach_every_encoder_as_through_the_pipeline(model: str, reque
             assert encoder.get_input_embeddings().weight.grad.any()
             encoder.zero_grad(set_to_none=True)
     assert len(grown[0]) == len(grown[1]) > 20
+    largest = max(float(grad.abs().max()) for grad in grown[1])
+    # Some gradients are zero but for rounding: softmax does not see a shift of all keys.
     for ours, theirs in zip(*grown, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5 * largest)
     assert not encode_prompts(pipeline, PROMPTS).hidden.requires_grad
 
 

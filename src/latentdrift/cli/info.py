@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,17 +61,16 @@ def describe_model(name: str) -> dict[str, object]:
     from latentdrift.drift import load_drift
     from latentdrift.errors import ModelError
     from latentdrift.models import read_model_card
-    from latentdrift.models.loading import check_architecture, model_folder
+    from latentdrift.models.loading import check_architecture, model_folder, saved_adapter
 
-    folder = model_folder(name)
+    adapter = saved_adapter(name)
+    folder = adapter or model_folder(name)
     if folder is None:
         raise ModelError(f"There is no model {name!r} on this machine. `info` does not ask the hub; give a folder.")
-    check_architecture(folder)
     card, drift = read_model_card(folder), load_drift(folder)
-    index = jsonlib.loads((folder / "model_index.json").read_text())
     facts: dict[str, object] = {
         "folder": folder,
-        "pipeline": index["_class_name"],
+        "pipeline": "adapter, to be put on its base" if adapter else check_architecture(folder),
         "drift": "none" if drift is None else str(drift),
     }
     if card is not None:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from latentdrift.data import Cohort, PromptTemplate
+from latentdrift.data.prompts.grammar import parse, places, unparse
 from latentdrift.data.prompts.words import Term, split_value, value_words
 from latentdrift.errors import ConfigurationError, DataError, UnknownNameError
 
@@ -92,7 +93,7 @@ class ConceptConfig:
             DataError: images without a value.
         """
         name = self.attribute(cohort)
-        values = list(dict.fromkeys(str(part) for value in cohort.values(name) for part in split_value(value)))
+        values = cell_values(cohort, name)
         if len(values) > MOST_CONCEPTS:
             raise ConfigurationError(
                 f"{name!r} has {len(values)} values, too many to be concepts (at most {MOST_CONCEPTS}). Name another "
@@ -113,9 +114,15 @@ class ConceptConfig:
         return tuple(found.values())
 
 
+def cell_values(cohort: Cohort, name: str) -> list[str]:
+    """Return every value of an attribute once, as captions spell it: of several findings in one cell, each."""
+    parts = (part for value in cohort.values(name) for part in split_value(value))
+    return list(dict.fromkeys(part if isinstance(part, str) else f"{part:.6g}" for part in parts))
+
+
 def check_concepts(concepts: Sequence[Concept], name: str, cohort: Cohort, where: str) -> None:
     """Raise DataError if a concept has no image to be learned from."""
-    present = {str(part) for value in cohort.values(name) for part in split_value(value)}
+    present = cell_values(cohort, name)
     for concept in concepts:
         if concept.value not in present:
             raise DataError(
@@ -128,7 +135,7 @@ def with_placeholders(prompts: PromptTemplate, name: str, concepts: Sequence[Con
     """Return a template that says the placeholders where it said the values.
 
     Raises:
-        ConfigurationError: the template does not say the attribute at all.
+        ConfigurationError: the template does not say the attribute at all, or in a way that has no place for tokens.
     """
     if name not in prompts.attribute_names or prompts.class_texts:
         raise ConfigurationError(
@@ -137,6 +144,16 @@ def with_placeholders(prompts: PromptTemplate, name: str, concepts: Sequence[Con
         )
     words: dict[str, Mapping[str, Term]] = {key: own.terms for key, own in prompts.vocabularies.items()}
     words[name] = {concept.value: Term((concept.placeholder,)) for concept in concepts}
+    for place in (place for text in prompts.texts for place in places(parse(text)) if place.name == name):
+        written = unparse([place])
+        alone = PromptTemplate(written, abbreviations=prompts.abbreviations, words=words)
+        plain = place.spec in ("", "noun")
+        if not plain or any(concept.placeholder not in alone.caption({name: concept.value}) for concept in concepts):
+            # An age in words, or a sex: nothing would ever be learned.
+            raise ConfigurationError(
+                f"A template says {name!r} as {written}, which writes its values by a rule and leaves no place for "
+                f"concepts' tokens. Write {{{name}}} in --template, or name another attribute with --concepts."
+            )
     return PromptTemplate(prompts.texts, prompts.seed, abbreviations=prompts.abbreviations, words=words)
 
 

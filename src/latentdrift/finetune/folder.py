@@ -17,6 +17,7 @@ from latentdrift.data import Cohort
 from latentdrift.drift import LatentDrift
 from latentdrift.errors import TrainingError
 from latentdrift.finetune.checkpoint import newest_checkpoint
+from latentdrift.models.card import CARD_FILE
 
 RUN_FILE = "run.json"
 
@@ -71,7 +72,7 @@ def has_finished(out: Path, facts: Mapping[str, Any]) -> bool:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TrainingError(f"{out} is not empty and holds no run. Choose another --out.")
         return False
-    finished = (out / "model" / "model_index.json").exists()
+    finished = (out / "model" / CARD_FILE).exists()
     if not finished and newest_checkpoint(out) is None:
         return False
     try:

@@ -141,7 +141,10 @@ def finetune_model(
         train()
         base_weights = base_fingerprint(pipeline.unet)
         learner = apply_noise(pipeline, noise, config.sample_steps)
-        module = trained.prepare(pipeline)
+        with torch.random.fork_rng():
+            # Where weights begin at random, as a LoRA's do, the seed decides that too.
+            torch.manual_seed(config.seed)
+            module = trained.prepare(pipeline)
         draw = trained.samples(pipeline, parts["train"], make, config)
 
         def sample(step: int) -> None:

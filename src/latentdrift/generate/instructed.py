@@ -16,7 +16,6 @@ from latentdrift.errors import ConfigurationError
 from latentdrift.generate.images import Progress, decode_latents
 from latentdrift.generate.loop import check_steps, denoise, image_generators, start_noise
 from latentdrift.models import Conditioning, encode_prompts
-from latentdrift.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -142,13 +141,6 @@ def encode_instructions(
     pipeline: DiffusionPipeline, instructions: Sequence[str], height: int, width: int
 ) -> Conditioning:
     """Return the conditioning of instructions, "" the unconditional one, for a pipeline of either class."""
-    if not hasattr(pipeline, "encode_prompt"):
-        from diffusers import StableDiffusionPipeline
-
-        # StableDiffusionInstructPix2PixPipeline encodes only within its call; one of the same parts can do it apart.
-        with quiet_libraries():
-            parts = {name: part for name, part in pipeline.components.items() if name != "scheduler"}
-            pipeline = StableDiffusionPipeline(**parts, scheduler=None, requires_safety_checker=False)
     conditioning = encode_prompts(pipeline, instructions, width)
     if conditioning.times is not None:
         conditioning.times[:, [0, 4]] = height

@@ -12,6 +12,7 @@ from latentdrift.generate.images import encode_images
 from latentdrift.generate.loop import StepCallback, check_steps, denoise
 from latentdrift.generate.samplers import scheduler_like
 from latentdrift.models import Conditioning, encode_prompts
+from latentdrift.models.loading import check_from_noise
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -46,8 +47,9 @@ def invert_latents(
     is used on the way up: with guidance the way down does not lead back.
 
     Raises:
-        ConfigurationError: steps below 1, or more than the model was trained with.
+        ConfigurationError: steps below 1, or more than the model was trained with; a model that edits by instruction.
     """
+    check_from_noise(pipeline)
     check_steps(pipeline.scheduler, steps)
     inverse = inverse_scheduler(pipeline.scheduler)
     parts = []
