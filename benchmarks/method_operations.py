@@ -59,6 +59,19 @@ def method_operations(pipeline: DiffusionPipeline, trained: str, channels: int, 
     return found
 
 
+def split_operations(cost: dict[str, float]) -> dict[str, float]:
+    """Return what `training_operations` counted, of a training of the whole U-Net, as `method_operations` gives it."""
+    forward = cost["unet_forward"]
+    backward = cost["unet_forward_backward"] - forward
+    return {
+        "vae_encode": cost["vae_encode"],
+        "unet_forward": forward,
+        "unet_backward": backward,
+        "text_forward": cost["text"],
+        "text_backward": 0.0,
+    }
+
+
 def method_ceilings(process: dict[str, Any], cost: dict[str, float]) -> dict[str, dict[str, float]]:
     """Return the ratios if all but U-Net, text encoder and VAE were free: by operations, by the reference's seconds.
 

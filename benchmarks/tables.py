@@ -17,8 +17,7 @@ MEASURED = {
 def print_tables(found: dict[str, Any]) -> None:
     """Print what was measured."""
     print_machine(found)
-    if "gflop_an_image" in found:
-        print(operations(found["gflop_an_image"]))
+    print(operations(found["gflop_an_image"]))
     if "step" in found:
         print_step(found["step"], found["bars"]["step"])
     if "process" in found:

@@ -81,8 +81,9 @@ def main() -> int:
     if args.threads:
         # Before torch is imported, and inherited by the processes that are measured.
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(args.threads)
-    from benchmarks.method_operations import method_ceilings, method_operations
+    from benchmarks.method_operations import method_ceilings, split_operations
     from benchmarks.method_table import COMPARISONS
+    from benchmarks.operations import training_operations
     from benchmarks.tables import print_tables
     from benchmarks.whole_process import ProcessError, Setting, measure_processes
     from latentdrift.errors import LatentDriftError
@@ -95,8 +96,8 @@ def main() -> int:
         found: dict[str, Any] = {"machine": machine_facts(), "settings": settings, "bars": BARS}
         pipeline = load_pipeline(args.base, dtype=torch.float32, drift=None)
         found["device"] = str(pipeline.unet.device)
+        cost = found["gflop_an_image"] = training_operations(pipeline)
         if "process" in args.only:
-            cost = found["gflop_an_image"] = method_operations(pipeline, "unet", pipeline.unet.config.in_channels)
             size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
             setting = Setting(
                 args.steps, args.batch_size, args.images, size, args.image_size or size, ema=not args.no_ema
@@ -111,7 +112,7 @@ def main() -> int:
                     setting,
                     args.process_repeats,
                 )
-            found["process"]["ceilings"] = method_ceilings(found["process"], cost)
+            found["process"]["ceilings"] = method_ceilings(found["process"], split_operations(cost))
         if "sampling" in args.only:
             from benchmarks.sampling_cost import measure_sampling
 

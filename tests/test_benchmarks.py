@@ -13,6 +13,7 @@ from benchmarks.method_speed import METHODS, find_script
 from benchmarks.method_table import COMPARISONS
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.whole_process import ProcessError, Setting, as_words, check_training_part
+from latentdrift.models import load_pipeline
 
 SETTING = Setting(steps=10, batch_size=4, images=10, size=32, image_size=32)
 
@@ -37,7 +38,7 @@ def test_stopwatch_counts_a_call_inside_another_once():
     Watched().outer()
     calls, stages = watch.result()["calls"]["loop"], watch.result()["stages"]
     assert 0.05 <= calls["inner"] <= stages["loop"]
-    assert 0.02 <= calls["outer"]
+    assert calls["outer"] >= 0.02
     # The outer call's own seconds and the inner one's together fit into the stage, so that a rest can be given.
     assert calls["outer"] + calls["inner"] <= stages["loop"] + 1e-3
 
@@ -104,8 +105,8 @@ def test_every_method_has_a_comparison():
     assert {name for name in METHODS if COMPARISONS[name].bar is None} == {"lora"}
 
 
-def test_frozen_weights_need_fewer_operations(toy_model):
-    pipeline = toy_model
+def test_frozen_weights_need_fewer_operations(toy_model: Path):
+    pipeline = load_pipeline(toy_model, drift=None)
     found = {
         trained: method_operations(pipeline, trained, pipeline.unet.config.in_channels)
         for trained in ("unet", "embeddings", "keys and values")

@@ -146,13 +146,18 @@ def test_a_template_without_the_attribute(toy_cohort: Path, template: PromptTemp
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "template"),
-    [("age", 70, "{age:years} old"), ("age", 70, "a {age:03d} x"), ("caption", "a brain", "{caption}")],
+    ("name", "value", "template", "remedy"),
+    [
+        ("age", 70, "{age:years} old", "--concepts, or write {age} there"),
+        ("age", 70, "a {age:03d} x", "--concepts, or write {age} there"),
+        ("sex", "F", "a {sex} x", "Name another attribute with --concepts"),
+        ("caption", "a brain", "{caption}", "Name another attribute with --concepts"),
+    ],
 )
-def test_a_template_that_writes_values_by_a_rule(name: str, value: Value, template: str) -> None:
+def test_a_template_that_writes_values_by_a_rule(name: str, value: Value, template: str, remedy: str) -> None:
     """Else captions would never say the token, and nothing would be learned."""
     concepts = ConceptConfig(concepts=name).find(cohort_of(value, name=name))
-    with pytest.raises(ConfigurationError, match=rf"leaves no place for .*Write {{{name}}} in --template"):
+    with pytest.raises(ConfigurationError, match=f"leaves no place for .*{remedy}"):
         with_placeholders(PromptTemplate(["{" + name + "}" if name == "age" else "x", template]), name, concepts)
 
 

@@ -118,4 +118,4 @@ def test_a_killed_run_ends_as_if_nothing_had_been(
     if settings.get("drift") == "learned-vector":
         drift = load_drift(one / "model")
         assert drift is not None
-        assert drift.numbers.abs().min() > 0
+        assert all(drift.numbers)

@@ -150,9 +150,10 @@ def with_placeholders(prompts: PromptTemplate, name: str, concepts: Sequence[Con
         plain = place.spec in ("", "noun")
         if not plain or any(concept.placeholder not in alone.caption({name: concept.value}) for concept in concepts):
             # An age in words, or a sex: nothing would ever be learned.
+            remedy = "Name another attribute with --concepts" + ("." if plain else f", or write {{{name}}} there.")
             raise ConfigurationError(
                 f"A template says {name!r} as {written}, which writes its values by a rule and leaves no place for "
-                f"concepts' tokens. Write {{{name}}} in --template, or name another attribute with --concepts."
+                f"concepts' tokens. {remedy}"
             )
     return PromptTemplate(prompts.texts, prompts.seed, abbreviations=prompts.abbreviations, words=words)
 

@@ -41,6 +41,8 @@ def out_of_memory_hint(config: TrainingConfig) -> str:
         )
     if not config.gradient_checkpointing:
         remedies.append("--gradient-checkpointing")
+    if config.optimizer == "adamw":
+        remedies.append("--optimizer adafactor")
     if config.mixed_precision == "no":
         remedies.append("--mixed-precision bf16")
     advice = f"Use {', then '.join(remedies)}." if remedies else "Use a smaller base model, or another device."

@@ -76,7 +76,8 @@ def with_prior(own: TrainingSet, config: PriorConfig, make: SetMaker, *, tokens:
     if config.class_images:
         cohort = open_class_images(Path(config.class_images))
     else:
-        cohort = class_images(make.pipeline, prompt, config.prior_images, make.folder, make.config.seed, make.tell)
+        seed, batch_size = make.config.seed, min(8, make.config.batch_size)
+        cohort = class_images(make.pipeline, prompt, config.prior_images, make.folder, seed, make.tell, batch_size)
     name = next((name for name in VERBATIM if name in cohort.attribute_names), None)
     captions = [str(value) for value in cohort.values(name)] if name else [prompt] * len(cohort)
     prior = make.images(cohort, captions=captions, tokens=tokens, balance=False)

@@ -231,9 +231,7 @@ class SetMaker:
         )
 
 
-def class_weights(
-    cohort: Cohort, config: TrainingConfig, drawn: Sequence[Record] | None = None
-) -> torch.Tensor | None:
+def class_weights(cohort: Cohort, config: TrainingConfig, drawn: Sequence[Record] | None = None) -> torch.Tensor | None:
     """Return how often each image, or each of `drawn`, comes (N,), by `config.balance`; None for all alike.
 
     Raises:

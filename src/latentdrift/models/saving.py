@@ -49,7 +49,8 @@ def save_pipeline(
             with quiet_libraries():
                 pipeline.save_pretrained(partial)
         if adapter is not None:
-            shutil.copytree(adapter, partial, dirs_exist_ok=True)
+            for file in adapter.iterdir():
+                shutil.copyfile(file, partial / file.name)
         # safetensors makes files for the owner's eyes only; a model's folder is meant to be shared.
         mode = partial.stat().st_mode & 0o666
         for weights in partial.rglob("*.safetensors"):

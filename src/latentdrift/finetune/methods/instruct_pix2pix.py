@@ -130,17 +130,20 @@ class InstructPix2Pix(FinetuneMethod):
         def write(path: Path) -> None:
             from torchvision.utils import make_grid
 
-            made = pipeline(
-                [pair.instruction for pair in chosen],
-                image=before.to(pipeline.unet.device) / 2 + 0.5,
-                num_inference_steps=config.sample_steps,
-                guidance_scale=4.0,
-                image_guidance_scale=1.5,
-                generator=[torch.Generator().manual_seed(config.seed + index) for index in range(len(chosen))],
-                output_type="pt",
-                **sizes(pipeline, make.transform.size),
-            ).images
-            edited = torch.nan_to_num(made.float().cpu()) * 2 - 1
+            parts = []
+            for part in torch.arange(len(chosen)).split(config.batch_size):
+                made = pipeline(
+                    [chosen[index].instruction for index in part],
+                    image=before[part].to(pipeline.unet.device) / 2 + 0.5,
+                    num_inference_steps=config.sample_steps,
+                    guidance_scale=4.0,
+                    image_guidance_scale=1.5,
+                    generator=[torch.Generator().manual_seed(config.seed + int(index)) for index in part],
+                    output_type="pt",
+                    **sizes(pipeline, make.transform.size),
+                ).images
+                parts.append(torch.nan_to_num(made.float().cpu()) * 2 - 1)
+            edited = torch.cat(parts)
             rows = torch.stack([before, edited, after], 1).flatten(0, 1)
             write_png(path, make_grid(rows / 2 + 0.5, nrow=3, padding=1) * 2 - 1, synthetic=True)
 
