@@ -20,6 +20,7 @@ from latentdrift.finetune.trainer import Report, Trainer, TrainingSet
 from latentdrift.models import encode_prompts
 
 WARM_UP = 3
+LEARNING_RATE = 2e-4
 CAPTIONS = ("a brain MRI slice, cognitively normal", "a brain MRI slice, Alzheimer's disease", "")
 
 
@@ -43,7 +44,7 @@ class BareStep:
         self.noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
         self.arguments = batch.conditioning.unet_arguments()
         self.optimizer = torch.optim.AdamW(
-            unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            unet.parameters(), lr=LEARNING_RATE, weight_decay=config.weight_decay, fused=True
         )
 
     def __call__(self) -> None:
@@ -78,6 +79,7 @@ def measure_step(pipeline: DiffusionPipeline, batch_size: int, images: int, repe
         train = random_set(pipeline, images, Path(folder) / "latents.npy")
         config = TrainingConfig(
             steps=repeats + WARM_UP + 2,
+            learning_rate=LEARNING_RATE,
             batch_size=batch_size,
             checkpoint_every=10**9,
             validate_every=0,

@@ -60,7 +60,6 @@ def run_ours(watch: Stopwatch, arguments: list[str]) -> int:
         watch.watch(kind, "batch", "drawing the batch")
     watch.watch(Trainer, "validation_loss", "validation")
     watch.watch(Trainer, "save_checkpoint", "last checkpoint")
-    watch.before(run, "sheet", "sample sheet")
     watch.before(run, "describe_model", "finishing")
     watch.before(run, "save_pipeline", "saving")
     watch.after(run, "save_pipeline", "finishing")

@@ -1,9 +1,9 @@
 """The same training as two whole processes: `latentdrift finetune` and an example script of diffusers.
 
 Both get the same model (float32), the same images, batch size, steps, constant learning rate, float32 arithmetic and
-TensorBoard, and both save what they trained; validation, and checkpoints along the way, are off. Ours still encodes its
-validation set, draws a sample sheet of one denoising step and writes a last checkpoint; these stay in its time. The
-reference does nothing like them. What else belongs to a method stands in `method_table`.
+TensorBoard, and both save what they trained; validation, sample sheets, and checkpoints along the way, are off. Ours
+still encodes its validation set and writes a last checkpoint; these stay in its time. The reference does nothing like
+them. What else belongs to a method stands in `method_table`.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def our_arguments(own: Flags, comparison: Comparison, model: Path, out: Path, se
         "drop-captions": 0.0,
         "validate-every": 0,
         "validation-images": 0,
-        "sample-steps": 1,
+        "sample-columns": 0,
         "checkpoint-every": NEVER,
         "mixed-precision": "no",
     }

@@ -60,6 +60,8 @@ class TrainingConfig:
     """Steps between sample sheets; 0 for only at the end."""
     sample_steps: int = 25
     """Denoising steps of a sample sheet."""
+    sample_columns: int = 6
+    """Images a caption in a sample sheet, or pairs in one of edits; 0 for no sheets."""
     checkpoint_every: int = 250
     """Steps between checkpoints; a run that was stopped goes on from the last one."""
     gradient_checkpointing: bool = False
@@ -72,7 +74,14 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "gradient_accumulation", "sample_steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("warmup_steps", "validate_every", "sample_every", "validation_images", "augment"):
+        for name in (
+            "warmup_steps",
+            "validate_every",
+            "sample_every",
+            "validation_images",
+            "augment",
+            "sample_columns",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
         for name in ("ema_decay", "drop_captions"):

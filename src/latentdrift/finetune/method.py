@@ -109,7 +109,7 @@ class FinetuneMethod(ABC):
     ) -> Callable[[Path], None]:
         """Return what writes a sample sheet to a file, with the weights that are in the pipeline by then."""
         captions = sample_captions(cohort, make.prompts)
-        return lambda path: write_samples(pipeline, captions, path, config)
+        return lambda path: write_samples(pipeline, captions, path, config, columns=config.sample_columns)
 
     def notes(self) -> Mapping[str, Any]:
         """Return facts for the model's card."""

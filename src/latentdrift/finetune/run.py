@@ -145,12 +145,13 @@ def finetune_model(
             # Where weights begin at random, as a LoRA's do, the seed decides that too.
             torch.manual_seed(config.seed)
             module = trained.prepare(pipeline)
-        draw = trained.samples(pipeline, parts["train"], make, config)
+        draw = trained.samples(pipeline, parts["train"], make, config) if config.sample_columns else None
 
         def sample(step: int) -> None:
             if learner is not None:
                 learner.drift.frozen().attach(pipeline)
-            draw(sheet(out, step))
+            if draw is not None:
+                draw(sheet(out, step))
 
         trainer = Trainer(
             trained,

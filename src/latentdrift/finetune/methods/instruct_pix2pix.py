@@ -117,11 +117,14 @@ class InstructPix2Pix(FinetuneMethod):
         return make.pairs(cohort, pairs)
 
     def samples(
-        self, pipeline: DiffusionPipeline, cohort: Cohort, make: SetMaker, config: TrainingConfig, most: int = 6
+        self, pipeline: DiffusionPipeline, cohort: Cohort, make: SetMaker, config: TrainingConfig
     ) -> Callable[[Path], None]:
         """Return what writes a sheet of pairs: before the edit, edited by the model, after it."""
         pairs = self.find(cohort)
-        chosen = [pairs[round(index)] for index in torch.linspace(0, len(pairs) - 1, min(most, len(pairs))).tolist()]
+        chosen = [
+            pairs[round(index)]
+            for index in torch.linspace(0, len(pairs) - 1, min(config.sample_columns, len(pairs))).tolist()
+        ]
         before, after = (
             torch.stack([make.transform.read(record.image) for record in records])
             for records in ([pair.source for pair in chosen], [pair.target for pair in chosen])
