@@ -146,7 +146,8 @@ def class_images(
     Raises:
         DataError: an image cannot be written.
     """
-    key = hashlib.sha256(f"{base_fingerprint(pipeline.unet)} {prompt} {STEPS} {GUIDANCE}".encode()).hexdigest()[:16]
+    parts = [base_fingerprint(part) for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)]
+    key = hashlib.sha256(f"{parts} {prompt} {STEPS} {GUIDANCE}".encode()).hexdigest()[:16]
     home = folder / f"class-images-{key}"
     paths = [home / f"{seed + index:06d}.png" for index in range(count)]
     missing = [path for path in paths if not path.exists()]

@@ -143,6 +143,8 @@ class Trainer:
         """Draw, predict, and move the weights once; return the mean loss."""
         config, accelerator = self.config, self.accelerator
         generator = self.generator(self.step)
+        # Dropout draws from torch's own generators.
+        torch.manual_seed(generator.initial_seed())
         losses = []
         for _ in range(config.gradient_accumulation):
             indices = self.train_set.draw(config.batch_size, generator)
@@ -216,16 +218,19 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averaged weights into the module, and the trained ones back."""
-        if self.average is None:
-            yield
-            return
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
+        """Put the averaged weights into the module, without dropout, and the trained ones back."""
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        if self.average is not None:
+            self.average.store(self.parameters)
+            self.average.copy_to(self.parameters)
         try:
             yield
         finally:
-            self.average.restore(self.parameters)
+            if self.average is not None:
+                self.average.restore(self.parameters)
+            for part, mode in modes:
+                part.training = mode
 
     def use_average(self) -> None:
         """Leave the averaged weights in the module for good."""

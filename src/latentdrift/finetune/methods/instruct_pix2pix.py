@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import torch
 
 from latentdrift.data import edit_pairs, write_png
-from latentdrift.errors import ConfigurationError, NoPairsError
+from latentdrift.data.prompts.ages import check_style
+from latentdrift.data.prompts.instructions import DIFFERENCE
+from latentdrift.errors import ConfigurationError, NoPairsError, UnknownNameError
 from latentdrift.finetune.denoiser import Denoiser, freeze
 from latentdrift.finetune.method import FinetuneMethod, check_snr_gamma, finetune_method
 
@@ -46,6 +48,16 @@ class InstructPix2PixConfig:
 
     def __post_init__(self) -> None:
         check_snr_gamma(self.snr_gamma)
+        if not 0 <= self.min_years <= self.max_years:
+            raise ConfigurationError(
+                f"The years between visits are {self.min_years} to {self.max_years}; write 0 or more, the less first."
+            )
+        hints = get_type_hints(type(self))
+        for name in ("pairs", "modality", "style"):
+            if getattr(self, name) not in get_args(hints[name]):
+                raise UnknownNameError(name, str(getattr(self, name)), get_args(hints[name]))
+        if self.age.removesuffix("-words") != DIFFERENCE:
+            check_style(self.age)
 
 
 @finetune_method("instruct_pix2pix")

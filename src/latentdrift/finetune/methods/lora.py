@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.denoiser import Denoiser, freeze
 from latentdrift.finetune.method import FinetuneMethod, check_snr_gamma, finetune_method
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from latentdrift.data import Cohort
-    from latentdrift.finetune.config import TrainingConfig
     from latentdrift.finetune.sets import SetMaker, TrainingSet
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -59,12 +56,6 @@ class LoRA(FinetuneMethod):
     config: LoRAConfig
     learning_rate = 1e-3
     has_adapter = True
-    seed = 0
-
-    def settle(self, config: TrainingConfig) -> TrainingConfig:
-        """Return the settings; their seed is that of the matrices too."""
-        self.seed = config.seed
-        return super().settle(config)
 
     def prepare(self, pipeline: DiffusionPipeline) -> Denoiser:
         """Freeze everything and add the matrices.
@@ -81,14 +72,11 @@ class LoRA(FinetuneMethod):
                 raise ConfigurationError(
                     f"No layer of this U-Net is called {target!r}. Usual targets: to_q to_k to_v to_out.0 conv1 conv2."
                 )
-        # PEFT draws the matrices' first values from torch's own generator.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed)
-            pipeline.unet.add_adapter(self.adapter_config(list(self.config.targets)))
-            for encoder in self.encoders(pipeline).values():
-                # transformers' own add_adapter refuses every PEFT that is older than the newest.
-                inject_adapter_in_model(self.adapter_config(list(TEXT_TARGETS)), encoder)
-                encoder.train()
+        pipeline.unet.add_adapter(self.adapter_config(list(self.config.targets)))
+        for encoder in self.encoders(pipeline).values():
+            # transformers' own add_adapter refuses every PEFT that is older than the newest.
+            inject_adapter_in_model(self.adapter_config(list(TEXT_TARGETS)), encoder)
+            encoder.train()
         pipeline.unet.train()
         return Denoiser(pipeline, text=self.config.train_text_encoder)
 
