@@ -55,7 +55,7 @@ class CustomDiffusion(FinetuneMethod):
 
     config_class = CustomDiffusionConfig
     config: CustomDiffusionConfig
-    learning_rate = 5e-4
+    learning_rate = 1e-3
     # The same text goes through the trained keys: an empty caption in training would move the base's own images.
     drop_captions = 0.0
     has_adapter = True

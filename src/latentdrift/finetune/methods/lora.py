@@ -54,7 +54,7 @@ class LoRA(FinetuneMethod):
 
     config_class = LoRAConfig
     config: LoRAConfig
-    learning_rate = 1e-3
+    learning_rate = 2e-3
     has_adapter = True
 
     def prepare(self, pipeline: DiffusionPipeline) -> Denoiser:

@@ -37,7 +37,7 @@ class TextualInversion(FinetuneMethod):
 
     config_class = TextualInversionConfig
     config: TextualInversionConfig
-    learning_rate = 5e-3
+    learning_rate = 1e-2
     # An empty caption holds no token that could learn from it.
     drop_captions = 0.0
     has_adapter = True
