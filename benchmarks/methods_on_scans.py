@@ -41,6 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--columns", nargs="*", default=None, help="attributes to read; all by default")
     parser.add_argument("--modality", default="mri", choices=["mri", "xray"])
     parser.add_argument("--pairs-from", default=None, help="model whose counterfactuals InstructPix2Pix learns from")
+    parser.add_argument("--pairs", type=int, default=160, help="images that it edits for that")
     parser.add_argument("--name", required=True, help="what to call the data in the table")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", default="tiny")
@@ -86,7 +87,8 @@ def train(args: argparse.Namespace, method: str, drift: str, cohort: Cohort) -> 
         base=args.base,
         method=method,
         drift=drift,
-        template=args.template,
+        # Instructions take the place of captions, and pairs may lack what the template needs.
+        template=None if method == "instruct_pix2pix" else args.template,
         config=config,
         method_config=finetune_method.get(method).config_class(**options),
         fractions=FRACTIONS,
@@ -140,8 +142,18 @@ def main() -> None:
     strips: dict[str, list[torch.Tensor]] = {}
     for method in args.methods or finetune_method.names():
         own, test = cohort, parts["test"]
-        if method == "instruct_pix2pix" and args.pairs_from:
-            own = write_pairs(cohort, args.pairs_from, args.balance, args.out / f"{args.name}-pairs")
+        if method == "instruct_pix2pix":
+            own = (
+                write_pairs(
+                    cohort.take(min(args.pairs, len(cohort)), seed=1),
+                    args.pairs_from,
+                    args.balance,
+                    args.out / f"{args.name}-pairs",
+                )
+                if args.pairs_from
+                # Pairs go from class to class, so all classes are needed, and every visit.
+                else Cohort.open(args.data, label=args.balance, columns=args.columns)
+            )
             test = own.split(FRACTIONS, seed=0)["test"]
         for drift in args.drifts:
             if (method, drift) in done:
@@ -152,8 +164,11 @@ def main() -> None:
             except DataError as error:
                 print(f"{method}, {drift}: {error}", flush=True)
                 continue
-            found = evaluate_sets(real, made, extractor)
+            # As `latentdrift generate` writes them: gray, if all training images were.
+            gray = made.mean(1, keepdim=True).expand_as(made) if cohort.is_gray(64) else made
+            found, raw = evaluate_sets(real, gray, extractor), evaluate_sets(real, made, extractor, resamples=0)
             row = {"method": method, "drift": drift, "seconds": round(seconds, 1), **found.to_dict()}
+            row["as_decoded"] = {"fid": raw.fid, "kid": raw.kid, "tint": raw.tint_synthetic}
             rows.append(row)
             print(json.dumps(row), flush=True)
             settings = {key: str(value) for key, value in vars(args).items() if key not in ("data", "out")}

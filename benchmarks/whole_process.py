@@ -168,7 +168,8 @@ def run_process(side: str, arguments: list[str], folder: Path) -> dict[str, Any]
         "seconds": seconds,
         "loop_seconds": found["stages"]["training loop"],
         "processor_seconds": processor,
-        "arguments": arguments,
+        # Without the folders, which are temporary.
+        "arguments": [word if Path(word).name == word else Path(word).name for word in arguments],
     }
 
 
@@ -221,7 +222,7 @@ def measure_processes(
     facts["training_files"] = len(facts["training_files"])
     result: dict[str, Any] = {
         "method": comparison.method,
-        "script": str(script),
+        "script": script.name,
         "data": facts,
         "ema": setting.ema,
         "steps": setting.steps,
