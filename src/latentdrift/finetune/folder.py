@@ -107,6 +107,8 @@ def begin_run(out: Path, facts: Mapping[str, Any], parts: Mapping[str, Cohort], 
     """
     with explained_disk(out):
         out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(".adapter-*"):
+            shutil.rmtree(left, ignore_errors=True)
         if newest_checkpoint(out) is None:
             for name in ("logs", "samples"):
                 shutil.rmtree(out / name, ignore_errors=True)

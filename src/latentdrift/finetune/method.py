@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentdrift.data import check_caption_length
 from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.batch import Batch
+from latentdrift.finetune.contrast import low_contrast
 from latentdrift.finetune.objective import denoising_loss
 from latentdrift.finetune.samples import sample_captions, write_samples
+from latentdrift.models.text import expanded
 from latentdrift.registry import Registry
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ __all__ = ["Batch", "FinetuneMethod", "finetune_method"]
 class FinetuneMethod(ABC):
     """Base of all methods. It never mentions the drift: the scheduler it is given is drifted, or not.
 
-    A run calls, in this order: `wording`, `adapt`, `training_set` for each part, `prepare`, `loss` at every step,
-    `write_adapter`, `finish`.
+    A run calls, in this order: `settle`, `wording`, `adapt`, `check_captions`, `training_set`, `prepare`,
+    `validation_set`, `loss` at every step, `write_adapter`, `finish`.
     """
 
     config_class: type[Any]
@@ -80,6 +83,15 @@ class FinetuneMethod(ABC):
                 "instruction. Fine-tune it with --method instruct_pix2pix, or give another --base."
             )
         return pipeline
+
+    def check_captions(self, pipeline: DiffusionPipeline, cohort: Cohort, prompts: PromptTemplate) -> str | None:
+        """Return what to warn of before training: classes that the text encoder hardly tells apart.
+
+        Raises:
+            DataError: a caption that is too long.
+        """
+        check_caption_length(expanded(pipeline, prompts.captions(cohort)), pipeline.tokenizer)
+        return None if self.learns_words else low_contrast(pipeline, cohort, prompts)
 
     @abstractmethod
     def prepare(self, pipeline: DiffusionPipeline) -> Denoiser:

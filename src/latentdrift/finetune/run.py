@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentdrift.data import Cohort, ImageTransform, PromptTemplate, check_caption_length, default_template
+from latentdrift.data import Cohort, ImageTransform, PromptTemplate, default_template
 from latentdrift.data.prepare import read_preparation
 from latentdrift.data.prompts import as_template
 from latentdrift.data.splits import DEFAULT_FRACTIONS
@@ -23,7 +23,7 @@ from latentdrift.drift.scheduler import start_gain
 from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.checkpoint import FOLDER as CHECKPOINTS
 from latentdrift.finetune.config import TrainingConfig
-from latentdrift.finetune.contrast import LowContrastWarning, low_contrast
+from latentdrift.finetune.contrast import LowContrastWarning
 from latentdrift.finetune.drifting import NoiseChoice, choose_noise
 from latentdrift.finetune.folder import begin_run, describe_run, has_finished, write_losses
 from latentdrift.finetune.learning import DriftLearner
@@ -34,7 +34,6 @@ from latentdrift.finetune.sets import SetMaker, TrainingSet
 from latentdrift.finetune.trainer import Report, Trainer
 from latentdrift.models import ModelCard, load_pipeline, save_pipeline
 from latentdrift.models.adapters import base_fingerprint
-from latentdrift.models.text import expanded
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -107,8 +106,7 @@ def finetune_model(
 
     pipeline = trained.adapt(load_base(base, device))
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-    check_caption_length(expanded(pipeline, prompts.captions(cohort)), pipeline.tokenizer)
-    weak = None if trained.learns_words else low_contrast(pipeline, cohort, prompts)
+    weak = trained.check_captions(pipeline, cohort, prompts)
     if weak is not None:
         warnings.warn(weak, LowContrastWarning, stacklevel=2)
     make = SetMaker(

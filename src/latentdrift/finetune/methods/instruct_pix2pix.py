@@ -19,7 +19,7 @@ from latentdrift.finetune.method import FinetuneMethod, check_snr_gamma, finetun
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from latentdrift.data import Cohort, EditPair
+    from latentdrift.data import Cohort, EditPair, PromptTemplate
     from latentdrift.finetune.config import TrainingConfig
     from latentdrift.finetune.sets import SetMaker, TrainingSet
 
@@ -89,6 +89,10 @@ class InstructPix2Pix(FinetuneMethod):
                 "needed. Give another --base."
             )
         return editing_pipeline(pipeline)
+
+    def check_captions(self, pipeline: DiffusionPipeline, cohort: Cohort, prompts: PromptTemplate) -> str | None:
+        """Return None: captions are not used, and instructions are checked where they are encoded."""
+        return None
 
     def prepare(self, pipeline: DiffusionPipeline) -> Denoiser:
         """Freeze everything but the U-Net."""
