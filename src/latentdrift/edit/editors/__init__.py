@@ -1,0 +1,1 @@
+"""One file an editor; discovery finds them."""
