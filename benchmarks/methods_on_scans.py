@@ -181,6 +181,19 @@ def main() -> None:
         shown = ImageTransform(size=next(iter(strips.values()))[0].shape[-1])
         strips["real"] = [shown.read(record.image) for record in parts["test"][:8]]
         image_grid(args.out / f"{args.name}.png", list(strips.values()), row_labels=list(strips))
+    print(markdown(rows))
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return the table: Fréchet distance with its interval, kernel distance x 1000, background from 0 to 255."""
+    lines = ["| method | drift | Fréchet (95 %) | KID × 1000 | background |", "|---|---|---|---|---|"]
+    for row in rows:
+        low, high = row["fid_interval"]
+        lines.append(
+            f"| `{row['method']}` | {row['drift']} | {row['fid']:.0f} ({low:.0f} to {high:.0f}) | "
+            f"{row['kid'] * 1000:.0f} | {row['background_synthetic']:.0f} (real: {row['background_real']:.0f}) |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
