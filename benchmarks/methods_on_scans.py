@@ -69,7 +69,7 @@ def train(args: argparse.Namespace, method: str, drift: str, cohort: Cohort) -> 
     """Fine-tune, or find it done; return the model and the seconds this took."""
     options: dict[str, Any] = {}
     if method == "instruct_pix2pix":
-        options = {"modality": args.modality, "min_years": 0.0, "both_ways": True}
+        options = {"modality": args.modality, "min_years": 0.0, "both_ways": not args.pairs_from}
     config = TrainingConfig(
         steps=args.steps,
         batch_size=args.batch_size,
@@ -103,7 +103,8 @@ def sample(args: argparse.Namespace, model: Path, test: Cohort) -> tuple[torch.T
     card = pipeline.latentdrift_card
     transform = ImageTransform(size=card.size)
     if card.method == "instruct_pix2pix":
-        pairs = edit_pairs(test, min_years=0.0, both_ways=True, modality=args.modality)[: args.samples]
+        pairs = edit_pairs(test, min_years=0.0, both_ways=not args.pairs_from, modality=args.modality)
+        pairs = pairs[: args.samples]
         before, after = (
             torch.stack([transform.read(record.image) for record in records])
             for records in ([pair.source for pair in pairs], [pair.target for pair in pairs])
