@@ -17,6 +17,7 @@ from PIL import Image
 
 import latentdrift
 from latentdrift.cli.__main__ import COMMANDS, main
+from latentdrift.finetune import finetune_method
 
 OURS = ["finetune", "generate", "counterfactual", "evaluate", "info"]
 
@@ -167,7 +168,7 @@ def test_the_whole_way(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys
     assert "attribute stage    MildDemented, NonDemented" in text
     assert "a slice, {stage}, age {age}" in text
     status, text, _ = run(capsys, "info", "--json")
-    assert json.loads(text)["methods"] == "basic"
+    assert json.loads(text)["methods"].split(", ") == finetune_method.names()
 
     # The same command again is no second training, and other settings are refused.
     assert run(capsys, *tune)[0] == 0
