@@ -21,7 +21,6 @@ from latentdrift.finetune.concepts import (
     check_concepts,
     initial_rows,
     merge_concepts,
-    text_parts,
     with_placeholders,
     write_concepts,
 )
@@ -29,6 +28,7 @@ from latentdrift.finetune.methods.custom_diffusion import CustomDiffusion, Custo
 from latentdrift.finetune.methods.textual_inversion import TextualInversion, TextualInversionConfig
 from latentdrift.finetune.sets import SetMaker
 from latentdrift.models import encode_prompts, load_pipeline, tokenize_prompts
+from latentdrift.models.adapter_files import text_towers
 from latentdrift.models.text import TextEncoders, expanded
 
 MILD, NON = "<stage-mild-demented>", "<stage-non-demented>"
@@ -197,7 +197,7 @@ def test_several_vectors_are_written_out_as_diffusers_does(model: str, request: 
     assert expanded(pipeline, prompts) == ["x <a> <a>_1 <a>_2 y <b>", "<b>", "a b", ""]
     assert expanded(pipeline, prompts) == pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer)
     tokens = tokenize_prompts(pipeline, prompts)
-    for (tokenizer, _), ids in zip(text_parts(pipeline), tokens.ids, strict=True):
+    for (tokenizer, _), ids in zip(text_towers(pipeline), tokens.ids, strict=True):
         new = tokenizer.convert_tokens_to_ids(["<a>", "<a>_1", "<a>_2", "<b>"])
         assert new == list(range(len(tokenizer) - 4, len(tokenizer)))
         assert [i for i in ids[0].tolist() if i >= new[0]] == new
@@ -291,8 +291,8 @@ def test_states_are_those_of_a_resized_model_and_merging_makes_it(model: str, re
     ours, theirs = (load_pipeline(request.getfixturevalue(model)) for _ in range(2))
     concepts = concepts_of("<a>", "<b>", vectors=2)
     made = learned(ours, concepts)
-    assert len(made) == len(text_parts(ours)) == (2 if "xl" in model else 1)
-    for (tokenizer, encoder), embedding in zip(text_parts(theirs), made, strict=True):
+    assert len(made) == len(text_towers(ours)) == (2 if "xl" in model else 1)
+    for (tokenizer, encoder), embedding in zip(text_towers(theirs), made, strict=True):
         tokenizer.add_tokens(["<a>", "<a>_1", "<b>", "<b>_1"])
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         encoder.get_input_embeddings().weight.data[-4:] = embedding.rows.detach()
@@ -303,7 +303,7 @@ def test_states_are_those_of_a_resized_model_and_merging_makes_it(model: str, re
         assert torch.equal(before.pooled, expected.pooled)
     merge_concepts(ours, made)
     assert torch.equal(encode_prompts(ours, prompts).hidden, expected.hidden)
-    for (_, encoder), (_, other) in zip(text_parts(ours), text_parts(theirs), strict=True):
+    for (_, encoder), (_, other) in zip(text_towers(ours), text_towers(theirs), strict=True):
         assert type(encoder.get_input_embeddings()) is torch.nn.Embedding
         assert encoder.config.vocab_size == other.config.vocab_size == len(ours.tokenizer)
         assert torch.equal(encoder.get_input_embeddings().weight, other.get_input_embeddings().weight)
@@ -338,7 +338,7 @@ def test_written_rows_are_read_by_diffusers(model: str, request: pytest.FixtureR
     write_concepts(made, concepts, tmp_path)
     files = sorted(path.name for path in tmp_path.iterdir())
     assert files == ["learned_embeds.safetensors", "learned_embeds_2.safetensors"][: len(made)]
-    for (tokenizer, encoder), file in zip(text_parts(theirs), files, strict=True):
+    for (tokenizer, encoder), file in zip(text_towers(theirs), files, strict=True):
         state = load_file(tmp_path / file)
         assert {place: tuple(value.shape) for place, value in state.items()} == {"<a>": (2, 16), "<b>": (1, 16)}
         for place in ("<a>", "<b>"):

@@ -21,12 +21,13 @@ from latentdrift.data import Cohort, PromptTemplate
 from latentdrift.data.prompts.grammar import parse, places, unparse
 from latentdrift.data.prompts.words import Term, split_value, value_words
 from latentdrift.errors import ConfigurationError, DataError, UnknownNameError
+from latentdrift.models.adapter_files import SECOND_TOKENS, TOKENS, text_towers
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
 MOST_CONCEPTS = 50
-FILES = ("learned_embeds.safetensors", "learned_embeds_2.safetensors")
+FILES = (f"{TOKENS}.safetensors", f"{SECOND_TOKENS}.safetensors")
 """Of the first text encoder, and of the second where there is one; `load_textual_inversion` reads them."""
 
 
@@ -194,7 +195,7 @@ def add_concepts(pipeline: DiffusionPipeline, concepts: Sequence[Concept]) -> li
     """
     names = [token for concept in concepts for token in concept.tokens]
     made = []
-    for tokenizer, encoder in text_parts(pipeline):
+    for tokenizer, encoder in text_towers(pipeline):
         taken = [name for name in names if name in tokenizer.get_vocab()]
         if taken:
             raise ConfigurationError(
@@ -236,14 +237,6 @@ def initial_rows(tokenizer: Any, embedding: torch.nn.Embedding, concept: Concept
     return rows[[index % len(rows) for index in range(count)]]
 
 
-def text_parts(pipeline: DiffusionPipeline) -> list[tuple[Any, Any]]:
-    """Return the pairs of tokenizer and text encoder."""
-    pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if getattr(pipeline, "text_encoder_2", None) is not None:
-        pairs.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    return pairs
-
-
 def write_concepts(embeddings: Sequence[ConceptEmbedding], concepts: Sequence[Concept], folder: Path) -> None:
     """Write the learned rows for `load_textual_inversion`: a tensor (vectors, width) under each placeholder."""
     from safetensors.torch import save_file
@@ -259,7 +252,7 @@ def write_concepts(embeddings: Sequence[ConceptEmbedding], concepts: Sequence[Co
 
 def merge_concepts(pipeline: DiffusionPipeline, embeddings: Sequence[ConceptEmbedding]) -> None:
     """Put the learned rows into the text encoders' own matrices, which grow by as much."""
-    for (_, encoder), embedding in zip(text_parts(pipeline), embeddings, strict=True):
+    for (_, encoder), embedding in zip(text_towers(pipeline), embeddings, strict=True):
         weight = embedding.weight.detach()
         encoder.set_input_embeddings(embedding.base)
         encoder.resize_token_embeddings(len(weight), mean_resizing=False)

@@ -24,6 +24,7 @@ from latentdrift.finetune.denoiser import Denoiser, freeze
 from latentdrift.finetune.method import FinetuneMethod, finetune_method
 from latentdrift.finetune.objective import denoising_loss
 from latentdrift.finetune.prior import PriorConfig, class_prompt, with_prior
+from latentdrift.models.adapter_files import PROCESSORS
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from latentdrift.data import Cohort, PromptTemplate
     from latentdrift.finetune.sets import SetMaker, TrainingSet
 
-FILE = "pytorch_custom_diffusion_weights.safetensors"
+FILE = f"{PROCESSORS}.safetensors"
 """`UNet2DConditionModel.load_attn_procs` reads it."""
 
 
