@@ -168,7 +168,6 @@ def measure_training(
 
     from latentdrift.data import Cohort
     from latentdrift.finetune import TrainingConfig, finetune_method, finetune_model
-    from latentdrift.finetune.samples import write_samples
     from latentdrift.models.card import read_model_card
 
     found = finetune_method.get(method)
@@ -188,8 +187,6 @@ def measure_training(
         return finish(self, pipeline, module, *rest)
 
     found.prepare, found.finish = watched_prepare, watched_finish  # type: ignore[method-assign]
-    # One image a caption, not six: each takes half a minute here.
-    write_samples.__defaults__ = (1,)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # random text encoders hardly tell captions apart
         model = finetune_model(
