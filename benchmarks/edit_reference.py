@@ -13,7 +13,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +23,15 @@ from diffusers.pipelines.deprecated.stable_diffusion_variants.pipeline_stable_di
     StableDiffusionPix2PixZeroPipeline,
 )
 
+from benchmarks.edit_setting import BEFORE, WISHES, Setting, Work
+from benchmarks.edit_sweeps import sweep_by_diffusers, sweep_edits_singly, sweep_edits_together, sweep_together
 from benchmarks.method_memory import resident
 from benchmarks.stopwatch import Stopwatch, lap
-from latentdrift.counterfactual.ladder import ladder
-from latentdrift.drift import LatentDrift, shift_start
-from latentdrift.edit import Editing, invert
+from latentdrift.edit import Editing
 from latentdrift.edit.editor import editor
 from latentdrift.edit.editors import pix2pix_zero
 from latentdrift.edit.reference import Reference
-from latentdrift.generate import decode_latents, denoise
 from latentdrift.models import encode_prompts, load_pipeline
-
-BEFORE = "a brain MRI slice, non demented"
-WISHES = (
-    "a brain MRI slice, mild demented",
-    "a brain MRI slice, very mild demented",
-    "a brain MRI slice, moderate demented",
-    "a brain MRI slice, aged 60",
-    "a brain MRI slice, aged 70",
-    "a brain MRI slice, aged 80",
-    "a brain MRI slice, male",
-    "a brain MRI slice, female",
-)
-DRIFTS = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
-"""The paper's range of δ, in standard deviations of the noise."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is the same for all cases.
-
-    Attributes:
-        base: an embedded model's name or a Stable Diffusion folder.
-        image: file of the image tensor, (1, 3, H, W) in [-1, 1].
-        steps: DDIM steps each way.
-        guidance: above 1: diffusers' pipeline edits nothing without.
-    """
-
-    base: str
-    image: str
-    steps: int
-    guidance: float = 2.0
-
-
-Work = Callable[[], torch.Tensor]
-"""Returns images (N, 3, H, W) in [-1, 1], float32 on the CPU."""
 
 
 def attention_guidance(pipeline: Any) -> float:
@@ -162,92 +126,6 @@ def by_diffusers(pipeline: Any, setting: Setting, wishes: tuple[str, ...], facts
         return made.float().cpu() * 2 - 1
 
     return lambda: torch.cat([edited(wish) for wish in wishes])
-
-
-def sweep_noise(pipeline: Any) -> torch.Tensor:
-    config = pipeline.unet.config
-    shape = (1, config.in_channels, config.sample_size, config.sample_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(pipeline.unet.device)
-
-
-def sweep_together(pipeline: Any, setting: Setting, wishes: tuple[str, ...], facts: dict[str, Any]) -> Work:
-    """Ours: the same noise under every drift in one batch; rule `start` acts before the first step and never again."""
-
-    @torch.no_grad()
-    def work() -> torch.Tensor:
-        scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        scheduler.set_timesteps(setting.steps, device=pipeline.unet.device)
-        noise = sweep_noise(pipeline) * scheduler.init_noise_sigma
-        starts = [shift_start(LatentDrift(value).apply(scheduler), noise) for value in DRIFTS]
-        rows = [0] * len(starts)
-        told, away = encode_prompts(pipeline, [BEFORE])[rows], encode_prompts(pipeline, [""])[rows]
-        latents = denoise(
-            pipeline.unet, scheduler, torch.cat(starts), told, unconditional=away, guidance=setting.guidance
-        )
-        return decode_latents(pipeline, latents)
-
-    return work
-
-
-def sweep_by_diffusers(pipeline: Any, setting: Setting, wishes: tuple[str, ...], facts: dict[str, Any]) -> Work:
-    """The plain pipeline, once for every drift."""
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-
-    def work() -> torch.Tensor:
-        made = []
-        for value in DRIFTS:
-            LatentDrift(value).attach(pipeline)
-            images = pipeline(
-                BEFORE,
-                negative_prompt="",
-                latents=sweep_noise(pipeline),
-                num_inference_steps=setting.steps,
-                guidance_scale=setting.guidance,
-                output_type="pt",
-            ).images
-            made.append(images.float().cpu() * 2 - 1)
-        return torch.cat(made)
-
-    return work
-
-
-def sweep_edits_together(pipeline: Any, setting: Setting, wishes: tuple[str, ...], facts: dict[str, Any]) -> Work:
-    """Ours: one edit under every drift, as a ladder: one inversion, one batch."""
-    image = torch.load(setting.image)
-    return lambda: ladder(
-        pipeline,
-        image,
-        {},
-        DRIFTS,
-        axis="drift",
-        source_captions=[BEFORE],
-        captions=[WISHES[0]] * len(DRIFTS),
-        steps=setting.steps,
-        guidance=setting.guidance,
-    ).frames[0]
-
-
-def sweep_edits_singly(pipeline: Any, setting: Setting, wishes: tuple[str, ...], facts: dict[str, Any]) -> Work:
-    """The same by one call after the other: inverted without the drift, edited under it."""
-    image = torch.load(setting.image)
-    plain = pipeline.scheduler
-
-    def edited(value: float) -> torch.Tensor:
-        request = Editing(pipeline, image, [BEFORE], [WISHES[0]], steps=setting.steps, guidance=setting.guidance)
-        pipeline.scheduler = plain
-        inversion = invert(request)
-        if value:
-            LatentDrift(value).attach(pipeline)
-        return editor.get("prompt_swap")().edit(request, inversion).image
-
-    def work() -> torch.Tensor:
-        try:
-            return torch.cat([edited(value) for value in DRIFTS])
-        finally:
-            pipeline.scheduler = plain
-
-    return work
 
 
 CASES: dict[str, tuple[Callable[..., Work], int]] = {

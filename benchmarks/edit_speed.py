@@ -176,7 +176,8 @@ def case_operations(name: str, setting: Any) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from benchmarks.edit_reference import CASES, WISHES, load, together
+    from benchmarks.edit_reference import CASES, load, together
+    from benchmarks.edit_setting import WISHES
 
     make, count = CASES[name]
     # Where every edit is made alone, they cost the same.
@@ -266,7 +267,8 @@ def measure_all(args: argparse.Namespace, folder: Path, found: dict[str, Any]) -
     Raises:
         CaseError: a case failed, or two made different images.
     """
-    from benchmarks.edit_reference import Setting, as_json, load
+    from benchmarks.edit_reference import as_json, load
+    from benchmarks.edit_setting import Setting
 
     pipeline = load(args.base)
     found["device"] = str(pipeline.unet.device)

@@ -48,7 +48,7 @@ EDITORS: dict[str, dict[str, Any]] = {
     "prompt_swap": {"guidance": 3.0},
     "sdedit": {"guidance": 5.0, "strength": 0.5},
     "pix2pix_zero": {"guidance": 3.0},
-    "classifier_guided": {"guidance": 1.0},
+    "classifier_guided": {"guidance": 1.0, "config": {"begin": 0.34}},
     "instruct_pix2pix": {"guidance": 5.0},
 }
 """Settings of each editor, the same with and without drift, on every cohort."""
@@ -67,11 +67,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=600, help="of fine-tuning")
     parser.add_argument("--instruct-steps", type=int, default=300, help="of fine-tuning instruct_pix2pix")
     parser.add_argument("--network", default="efficientnet-lite0", help="of guide and judge")
+    parser.add_argument("--epochs", type=int, default=8, help="of training guide and judge")
     parser.add_argument("--pairs", type=int, default=200, help="made by the first model where a cohort has no visits")
     parser.add_argument("--visits", action="store_true", help="train instruct_pix2pix on the cohort's own visits")
     parser.add_argument("--subjects", type=int, default=900, help="simulated")
     parser.add_argument("--count", type=int, default=64, help="images of each class that are edited")
-    parser.add_argument("--edit-steps", type=int, default=16)
+    parser.add_argument("--edit-steps", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--mixed-precision", default="bf16", choices=["no", "bf16", "fp16"], help="of training")
     parser.add_argument("--editors", nargs="*", default=list(EDITORS), choices=list(EDITORS))
@@ -152,12 +153,12 @@ class Study:
                     role=role,
                     network=self.args.network,
                     learning_rate=3e-4,
-                    epochs=12,
+                    epochs=self.args.epochs,
                     patience=4,
                 ),
                 split=self.write_split(),
                 autoencoder=self.args.base,
-                measure=classifier_figures,
+                measure=lambda *found, **more: classifier_figures(*found, **more).to_dict(),
             )
         return load_classifier(folder)
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from benchmarks import edit_reference
-from benchmarks.edit_reference import CASES, DRIFTS, Setting, by_part, count_evaluations, load, prepare
+from benchmarks.edit_reference import CASES, by_part, count_evaluations, load, prepare
+from benchmarks.edit_setting import DRIFTS, Setting
 from benchmarks.edit_speed import (
     COMPARISONS,
     CaseError,

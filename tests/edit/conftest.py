@@ -55,6 +55,7 @@ def request_for(images: torch.Tensor) -> MakeRequest:
             "target_captions": [AFTER[row] for row in rows],
             "seeds": [10 + row for row in rows],
             "steps": 4,
+            "objective": lambda images, rows: -images[..., 12:24, 8:24].mean((1, 2, 3)),
         }
         return Editing(pipeline, **{**usual, **settings})
 

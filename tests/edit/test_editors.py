@@ -18,7 +18,8 @@ from latentdrift.models import load_pipeline
 from tests.edit.conftest import AFTER, BEFORE, MakeRequest
 
 NAMES = editor.names()
-INVERTING = [name for name in NAMES if editor.get(name).starts_from_inversion]
+BY_CAPTION = [name for name in NAMES if editor.get(name).starts_from_inversion and name != "classifier_guided"]
+"""Those of which the wanted captions alone are the wish."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,12 @@ def suited(pipeline: Any, instructed: Any) -> Any:
     return lambda name: instructed if name == "instruct_pix2pix" else pipeline
 
 
+def heeding(name: str) -> Editor:
+    """An editor that asks the network for the wanted captions."""
+    kind = editor.get(name)
+    return kind(kind.config_class(captions="target")) if name == "classifier_guided" else kind()
+
+
 def half_mask(count: int = 4) -> torch.Tensor:
     mask = torch.zeros(count, 1, 32, 32)
     mask[..., 12:] = 1
@@ -40,7 +47,7 @@ def half_mask(count: int = 4) -> torch.Tensor:
 
 
 def test_the_editors_are_found() -> None:
-    assert {"instruct_pix2pix", "pix2pix_zero", "prompt_swap", "sdedit"} <= set(NAMES)
+    assert {"classifier_guided", "instruct_pix2pix", "pix2pix_zero", "prompt_swap", "sdedit"} <= set(NAMES)
     with pytest.raises(UnknownNameError, match="no editor 'prompt_swop'. Did you mean 'prompt_swap'"):
         editor.get("prompt_swop")
 
@@ -68,8 +75,9 @@ def test_the_result_has_all_its_parts(name: str, suited: Any, images: torch.Tens
     assert (result.reconstruction is None) is (name == "instruct_pix2pix")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "classifier_guided"])
 def test_an_edit_does_not_depend_on_its_batch(name: str, suited: Any, request_for: MakeRequest) -> None:
+    """Up to rounding, which gradients through a random network blow up: for classifier_guided see its own test."""
     make, model = editor.get(name)(), suited(name)
     together = make.edit(request_for(model))
     for row in range(4):
@@ -126,7 +134,7 @@ def test_the_round_trip_is_measured_or_left_out(name: str, pipeline: Any, reques
     assert torch.equal(without.effect, without.image - without.source)
 
 
-@pytest.mark.parametrize("name", INVERTING)
+@pytest.mark.parametrize("name", BY_CAPTION)
 def test_without_a_wish_nothing_changes(name: str, pipeline: Any, request_for: MakeRequest) -> None:
     result: EditResult = editor.get(name)().edit(request_for(pipeline, target_captions=BEFORE, guidance=3.0))
     assert result.effect.abs().max() < 2e-3
@@ -167,7 +175,7 @@ def test_an_empty_batch_and_a_long_caption(name: str, suited: Any, request_for: 
     with pytest.raises(ConfigurationError, match="nothing to edit"):
         editor.get(name)().edit(request_for(suited(name), count=0))
     with pytest.raises(DataError, match="tokens long"):
-        editor.get(name)().edit(request_for(suited(name), target_captions=["long " * 40] * 4))
+        heeding(name).edit(request_for(suited(name), target_captions=["long " * 40] * 4))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,4 +190,4 @@ def test_a_model_of_the_wrong_kind(name: str, pipeline: Any, instructed: Any, re
 @pytest.mark.parametrize("name", NAMES)
 def test_latents_that_overflow_make_no_image(name: str, suited: Any, request_for: MakeRequest) -> None:
     with pytest.raises(LatentDriftError, match=r"finite|NaN or infinite"):
-        editor.get(name)().edit(request_for(suited(name), guidance=1e38))
+        heeding(name).edit(request_for(suited(name), guidance=1e38))

@@ -95,7 +95,8 @@ def test_many_edits_of_one_image(
     )
     with Rows(pipeline.unet) as counts:
         result = make.edit(many, inversion[[0] * 4])
-    assert counts.count(1) == 4
+    # Its own way down has four steps; beside few rows of an edit, one goes in the edit's evaluation.
+    assert counts.count(1) + counts.count(5) == 4
     assert sum(counts) == 4 + 4 * 4 * (4 if name == "pix2pix_zero" else 2)
     for row, caption in enumerate(AFTER):
         alone = make.edit(request_for(pipeline, count=1, target_captions=[caption]), inversion)

@@ -165,7 +165,9 @@ def test_without_a_placebo(result: EditResult) -> None:
     assert not [name for name in [*found.rows[0], *found.summary, *found.leakage[0]] if "placebo_" in name]
     assert not [name for name in [*found.rows[0], *found.summary] if name.startswith("round_trip")]
     assert found.summary["placebo"] is None
-    assert found.summary["warnings"] == ["No placebo: give one, or edit with reconstruct=True."]
+    (warning,) = found.summary["warnings"]
+    assert "give one (--placebo of the command)" in warning
+    assert "edit with reconstruct=True" in warning
 
 
 def test_a_placebo_edit_takes_the_place_of_the_reconstruction(result: EditResult) -> None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from latentdrift.counterfactual import make_counterfactuals
+from latentdrift.data import Cohort, instruction
+from latentdrift.data.simulate import simulate_cohort
 from latentdrift.drift import LatentDrift
 from latentdrift.errors import ConfigurationError
+from latentdrift.finetune.methods.instruct_pix2pix import InstructPix2Pix, InstructPix2PixConfig
 from latentdrift.generate import edit_by_instruction, generate_images, image_generators, start_noise, use_sampler
 from latentdrift.generate.instructed import SourceGuidedUNet, source_latents
 from latentdrift.models import Conditioning, load_pipeline, save_pipeline
@@ -237,3 +242,31 @@ def test_what_cannot_be_edited(editing: Path, images: torch.Tensor, change: dict
     given = {"images": images, "instructions": INSTRUCTIONS, "seeds": range(3), **change}
     with pytest.raises(ConfigurationError, match=says):
         edit_by_instruction(load_pipeline(editing), given.pop("images"), given.pop("instructions"), **given)
+
+
+@pytest.mark.parametrize(("label", "told"), [("severity", "severity"), (None, None)])
+def test_the_card_says_what_the_class_was_called(label: str | None, told: str | None, tmp_path: Path) -> None:
+    """Edits are asked for in the words of training only where the class goes by the same name."""
+    lines = ["file_name,subject,age,severity,stage"]
+    for visit, (severity, stage) in enumerate([("mild", "CN"), ("grave", "AD")]):
+        Image.new("L", (16, 16), 40 * visit).save(tmp_path / f"{visit}.png")
+        lines.append(f"{visit}.png,s,{60 + visit},{severity},{stage}")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    cohort = Cohort.open(tmp_path, label=label)
+    made: list[Any] = []
+    method = InstructPix2Pix(InstructPix2PixConfig())
+    assert method.notes()["instructions"]["attribute"] is None
+    method.training_set(cohort, SimpleNamespace(pairs=lambda _, pairs: made.extend(pairs)))  # type: ignore[arg-type]
+    said = method.notes()["instructions"]
+    assert said == {"modality": "mri", "style": "command", "age": "number", "attribute": told}
+    (pair,) = made
+    key, names = f"{pair.source.key} {pair.target.key}", (label or "stage", "age")
+    before, after = ({name: one.attributes[name] for name in names} for one in (pair.source, pair.target))
+    assert pair.instruction == instruction(before, after, key=key, **said)
+
+
+def test_the_truths_class_is_its_own(tmp_path: Path) -> None:
+    cohort = Cohort.open(simulate_cohort(tmp_path / "chests", 1, size=32, kind="chest").root, label="sex")
+    method = InstructPix2Pix(InstructPix2PixConfig())
+    method.training_set(cohort, SimpleNamespace(pairs=lambda _, pairs: pairs))  # type: ignore[arg-type]
+    assert method.notes()["instructions"]["attribute"] is None

@@ -14,8 +14,8 @@ from latentdrift.cli.show import Tell
 if TYPE_CHECKING:
     import torch
 
-    from latentdrift.counterfactual import CounterfactualResult
     from latentdrift.data import Cohort
+    from latentdrift.edit import EditResult
     from latentdrift.evaluate import EvaluationResult
     from latentdrift.report import LatentCurve
 
@@ -43,7 +43,7 @@ class Edited:
     much of the agreement is not the subject's own anatomy.
     """
 
-    result: CounterfactualResult
+    result: EditResult
     truth: torch.Tensor
     labels: list[str]
     error: list[float]

@@ -1,168 +1,146 @@
-"""Counterfactuals by inversion: the image's own noise, denoised under the wanted attributes.
-
-Noise that DDIM inversion finds under the image's own caption holds what the caption does not say: whose scan it is.
-Denoising it under the wanted caption changes what the captions differ in. Both ways run under the model's drift.
-"""
+"""Counterfactuals: images and two captions each, before and after → the edited images, by any editor by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from latentdrift.errors import ConfigurationError
-from latentdrift.generate import (
-    decode_latents,
-    denoise,
-    encode_images,
-    invert_latents,
-    scheduler_like,
-    steps_of_strength,
-)
+from latentdrift.edit.editor import Editor
+from latentdrift.edit.editor import editor as editors
+from latentdrift.edit.request import Editing
+from latentdrift.edit.result import EditResult
+from latentdrift.errors import ConfigurationError, UnknownNameError
 from latentdrift.generate.images import Progress
-from latentdrift.generate.loop import check_steps
-from latentdrift.models import check_from_noise, encode_prompts
+from latentdrift.generate.instructed import edits_by_instruction
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from latentdrift.edit.inversion import Inversion
+    from latentdrift.edit.request import ImageObjective
 
-@dataclass(frozen=True)
-class CounterfactualResult:
-    """What an edit made of a batch; images are (N, 3, H, W) in [-1, 1], float32 on the CPU.
-
-    Args:
-        source: the images that came in.
-        counterfactual: the images under the wanted captions.
-        reconstruction: the same way down under the images' own captions: what the method changes when nothing should.
-        source_captions: one an image.
-        target_captions: one an image.
-        round_trip_l1: mean absolute difference of reconstruction and source, (N,), in levels of 0 to 255.
-        round_trip_psnr: the same as peak signal-to-noise ratio, (N,), in dB.
-    """
-
-    source: torch.Tensor
-    counterfactual: torch.Tensor
-    reconstruction: torch.Tensor
-    source_captions: tuple[str, ...]
-    target_captions: tuple[str, ...]
-    round_trip_l1: torch.Tensor
-    round_trip_psnr: torch.Tensor
-
-    @property
-    def effect(self) -> torch.Tensor:
-        """Counterfactual minus reconstruction, (N, 3, H, W): the edit without the error of the round trip."""
-        return self.counterfactual - self.reconstruction
-
-    def composed(self) -> torch.Tensor:
-        """Return source plus effect: the edit with every detail that the round trip lost put back, in [-1, 1]."""
-        return (self.source + self.effect).clamp(-1, 1)
+AUTO = "auto"
+"""In place of an editor's name: `instruct_pix2pix` for a model that edits by instruction, else `prompt_swap`."""
 
 
-@torch.no_grad()
 def make_counterfactuals(
     pipeline: DiffusionPipeline,
     images: torch.Tensor,
     source_captions: Sequence[str],
     target_captions: Sequence[str],
     *,
+    editor: str = "prompt_swap",
+    editor_config: Any = None,
     steps: int = 50,
     guidance: float = 2.0,
     strength: float = 1.0,
+    mask: torch.Tensor | None = None,
+    seeds: Sequence[int] | None = None,
+    objective: ImageObjective | None = None,
     batch_size: int = 16,
+    reconstruct: bool = True,
+    source_wordings: Sequence[Sequence[str]] | None = None,
+    target_wordings: Sequence[Sequence[str]] | None = None,
+    inversion: Inversion | None = None,
     progress: Progress | None = None,
-) -> CounterfactualResult:
+) -> EditResult:
     """Return the images as they would look under other attributes (paper, section on counterfactual generation).
 
     Args:
         pipeline: from `load_pipeline`, under the drift the model was trained with.
         images: (N, 3, H, W) in [-1, 1], H = W = the model's size.
-        source_captions: what the images show, one an image, in the words the model was trained with.
-        target_captions: what they should show.
-        steps: DDIM steps each way.
+        source_captions: what the images show, one an image, in the words the model was trained with; for an editor by
+            instruction they may be left out, as [].
+        target_captions: what they should show, one an image; instructions for an editor by instruction.
+        editor: its registered name, or "auto" for the one that suits the model.
+        editor_config: the editor's own settings, as its config class or a mapping of some of its fields; its defaults
+            otherwise.
+        steps: steps of the whole way between image and noise.
         guidance: how far beyond the wanted caption, away from the image's own: the noise prediction is
             source + guidance * (target - source); 1 follows the wanted caption, 0 reconstructs.
         strength: part of the way to the noise, in (0, 1]; less keeps more of the image.
+        mask: where the edit may act, (N, 1, H, W), bool or in [0, 1]; where it is 0, no bit of the image changes.
+        seeds: one an image, for editors that draw noise; 0, 1, 2 ... by default.
+        objective: what an editor by gradient brings down; the others leave it unused.
         batch_size: images at once.
-        progress: called with the number of images finished.
+        reconstruct: make the reconstruction too, for the error of the round trip.
+        source_wordings: for each image, sentences that say what it shows, for editors that take an edit's direction
+            from sets of prompts (pix2pix_zero: from their mean to that of the wanted ones); by default its caption
+            alone. Other editors leave them unused.
+        target_wordings: for each image, sentences that say what it should show; by default its wanted caption alone.
+        inversion: of the same images under the same captions, steps and strength, from an editor's `invert`; it saves
+            half of an edit. Editors that draw noise leave it unused.
+        progress: called with the number of images finished since the last call.
 
     Raises:
-        ConfigurationError: numbers of images and captions differ, a setting is out of range, or the model edits images
-            by instruction.
+        ConfigurationError: numbers of images and captions differ, a setting is out of range or unknown, the inversion
+            is one of something else, or the editor and the model do not go together.
         DataError: a caption longer than the tokenizer takes.
+        LatentDriftError: latents that are no longer finite; no image is made.
     """
-    check_from_noise(pipeline)
-    check_arguments(pipeline, images, source_captions, target_captions, steps, strength, batch_size)
-    from diffusers import DDIMScheduler
-
-    source = encode_prompts(pipeline, source_captions, images.shape[-1])
-    target = encode_prompts(pipeline, target_captions, images.shape[-1])
-    scheduler = scheduler_like(pipeline.scheduler, DDIMScheduler)
-    edited: list[torch.Tensor] = []
-    rebuilt: list[torch.Tensor] = []
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        latents = encode_images(pipeline, images[part], batch_size)
-        noise = invert_latents(pipeline, latents, source[part], steps=steps, strength=strength, batch_size=batch_size)
-        for output, wanted, scale in ((edited, target, guidance), (rebuilt, source, 1.0)):
-            scheduler.set_timesteps(steps, device=latents.device)
-            down = denoise(
-                pipeline.unet,
-                scheduler,
-                noise,
-                wanted[part],
-                unconditional=source[part],
-                guidance=scale,
-                timesteps=scheduler.timesteps[-steps_of_strength(steps, strength) :],
-            )
-            output.append(decode_latents(pipeline, down, batch_size))
-        if progress is not None:
-            progress(len(latents))
-    counterfactual, reconstruction = torch.cat(edited), torch.cat(rebuilt)
-    error = (reconstruction - images.float().cpu()) * 127.5
-    return CounterfactualResult(
-        source=images.float().cpu(),
-        counterfactual=counterfactual,
-        reconstruction=reconstruction,
-        source_captions=tuple(source_captions),
-        target_captions=tuple(target_captions),
-        round_trip_l1=error.abs().mean((1, 2, 3)),
-        round_trip_psnr=20 * torch.log10(255 / error.pow(2).mean((1, 2, 3)).sqrt().clamp(min=1e-6)),
+    name = ("instruct_pix2pix" if edits_by_instruction(pipeline) else "prompt_swap") if editor == AUTO else editor
+    chosen = open_editor(name, editor_config)
+    check_suits(pipeline, name, chosen)
+    request = Editing(
+        pipeline=pipeline,
+        images=images,
+        source_captions=source_captions,
+        target_captions=target_captions,
+        steps=steps,
+        guidance=guidance,
+        strength=strength,
+        mask=mask,
+        seeds=seeds,
+        batch_size=batch_size,
+        reconstruct=reconstruct,
+        objective=objective,
+        source_wordings=source_wordings,
+        target_wordings=target_wordings,
     )
+    return chosen.edit(request, inversion, progress=progress)
 
 
-def check_arguments(
-    pipeline: DiffusionPipeline,
-    images: torch.Tensor,
-    source_captions: Sequence[str],
-    target_captions: Sequence[str],
-    steps: int,
-    strength: float,
-    batch_size: int,
-) -> None:
-    """Raise ConfigurationError for what cannot be edited."""
-    if not len(images) == len(source_captions) == len(target_captions):
+def open_editor(name: str, config: Any = None) -> Editor:
+    """Return the editor of a name with its settings.
+
+    Args:
+        name: a registered one.
+        config: an instance of its config class, a mapping of some of its fields, or None for the defaults.
+
+    Raises:
+        ConfigurationError: nobody registered the name, the editor has no such setting, or a value is out of range.
+    """
+    kind = editors.get(name)
+    if isinstance(config, Mapping):
+        known = [field.name for field in dataclasses.fields(kind.config_class)]
+        for key in config:
+            if key not in known:
+                raise UnknownNameError(f"setting of the editor {name}", str(key), known)
+        try:
+            config = kind.config_class(**config)
+        except TypeError as error:
+            raise ConfigurationError(f"Settings of the editor {name} are of a wrong type: {error}.") from error
+    if config is not None and not isinstance(config, kind.config_class):
         raise ConfigurationError(
-            f"{len(images)} images, {len(source_captions)} source captions and {len(target_captions)} target captions: "
-            "give one of each an image."
+            f"editor_config is a {type(config).__name__}; the editor {name} takes {kind.config_class.__name__}, or a "
+            "mapping of its settings."
         )
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ConfigurationError(f"The images have shape {tuple(images.shape)}; (N, 3, H, W) is needed.")
-    if not len(images):
-        raise ConfigurationError("There is nothing to edit: the batch of images is empty.")
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size is {batch_size}; at least 1 is needed.")
-    check_steps(pipeline.scheduler, steps)
-    if not torch.isfinite(images).all():
-        raise ConfigurationError("The images hold NaN or infinite values; read them again with ImageTransform.read.")
-    if not 0 < strength <= 1:
+    return kind(config)
+
+
+def check_suits(pipeline: DiffusionPipeline, name: str, chosen: Editor) -> None:
+    """Raise ConfigurationError for a model that follows instructions with an editor by captions, or the reverse."""
+    instructed = edits_by_instruction(pipeline)
+    if instructed and not chosen.by_instruction:
         raise ConfigurationError(
-            f"strength is {strength}; it is a part of the way to the noise, above 0 and at most 1."
+            f"This model edits images by instruction, the editor {name} by captions. Take the editor instruct_pix2pix, "
+            "or auto, with instructions as target captions; or call edit_by_instruction."
         )
-    if images.shape[-1] % pipeline.vae_scale_factor or images.shape[-2] % pipeline.vae_scale_factor:
+    if chosen.by_instruction and not instructed:
         raise ConfigurationError(
-            f"Images of {images.shape[-2]} x {images.shape[-1]} pixels do not fit: the sides must be multiples of "
-            f"{pipeline.vae_scale_factor}."
+            f"The editor {name} edits by instruction, but this model was not trained to follow any. Take an editor by "
+            "captions, such as prompt_swap, or auto; or train a model with the method instruct_pix2pix."
         )

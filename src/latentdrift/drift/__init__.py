@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from latentdrift.drift.scheduler import DriftedScheduler
     from latentdrift.drift.state import DriftWarning
     from latentdrift.drift.storage import DriftMismatchWarning, check_drift, load_drift, save_drift
-    from latentdrift.drift.target import noisy_latents, training_noise, training_target
+    from latentdrift.drift.target import noise_and_latents, noisy_latents, training_noise, training_target
     from latentdrift.drift.value import LatentDrift
 
 _HOME = {
@@ -33,6 +33,7 @@ _HOME = {
     "remove": "attachment",
     "shift_start": "attachment",
     "with_drift": "attachment",
+    "noise_and_latents": "target",
     "noisy_latents": "target",
     "training_noise": "target",
     "training_target": "target",
@@ -48,6 +49,7 @@ __all__ = [
     "check_drift",
     "drift_of",
     "load_drift",
+    "noise_and_latents",
     "noisy_latents",
     "plain",
     "remove",

@@ -1,4 +1,4 @@
-"""What the network is trained to predict, with and without a drift."""
+"""What the network is trained to predict, with and without a drift, and what follows from a prediction."""
 
 from __future__ import annotations
 
@@ -61,3 +61,49 @@ def training_target(scheduler: Any, sample: torch.Tensor, noise: torch.Tensor, t
         signal, level = levels_at(scheduler, timesteps, sample)
         return signal * noise - level * sample
     raise DriftError(f"No training target is known for prediction_type={prediction!r} of {type(scheduler).__name__}.")
+
+
+def noise_and_latents(
+    scheduler: Any, predicted: torch.Tensor, seen: torch.Tensor, timestep: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the noise and the clean latents that a prediction says its state is made of, (B, C, h, w) each.
+
+    The scheduler says what the network was trained on: what it makes of a blank image without noise, and what should be
+    predicted there, are constants of the training and no part of noise or image. So both are right under every rule and
+    target. Where those constants are 0, or the steps are taken without them, this is the `pred_original_sample` of the
+    scheduler's step; rule `paper` of target "plain" takes them for a part of the image.
+
+    Args:
+        scheduler: variance preserving, such as DDIM, drifted or not, and set; not the one that takes the steps, because
+            adding noise tells it that its run has begun.
+        predicted: noise, velocity or sample, (B, C, h, w).
+        seen: what the network predicted it from, as `scale_model_input` gave it.
+        timestep: the step's, above which there is some signal.
+
+    Raises:
+        DriftError: a prediction type that is not known here, or a scheduler without `alphas_cumprod`.
+    """
+    # Half precision is too coarse for differences of large numbers.
+    dtype = torch.promote_types(seen.dtype, torch.float32)
+    blank, at = torch.zeros_like(seen[:1], dtype=dtype), timestep.reshape(1)
+    state = seen.to(dtype) - noisy_latents(scheduler, blank, blank, at)
+    told = predicted.to(dtype) - training_target(scheduler, blank, blank, at)
+    signal, level = (float(number) for number in levels_at(scheduler, at, blank))
+    slope, share = noise_weights(scheduler.config.get("prediction_type"), signal, level)
+    noise = slope * told + share * state
+    return noise, (state - level * noise) / signal
+
+
+def noise_weights(prediction_type: str | None, signal: float, level: float) -> tuple[float, float]:
+    """Return a and b of noise = a * predicted + b * state, for the state signal * image + level * noise.
+
+    Raises:
+        DriftError: a prediction type that is not known here.
+    """
+    if prediction_type == "epsilon":
+        return 1.0, 0.0
+    if prediction_type == "v_prediction":
+        return signal, level
+    if prediction_type == "sample":
+        return -signal / level, 1 / level
+    raise DriftError(f"The model predicts {prediction_type!r}; epsilon, v_prediction or sample is needed.")

@@ -3,7 +3,7 @@
 from latentdrift.edit.editor import Editor
 from latentdrift.edit.inversion import Inversion, invert
 from latentdrift.edit.regularisation import NoiseRegularisation
-from latentdrift.edit.request import Editing
+from latentdrift.edit.request import Editing, ImageObjective
 from latentdrift.edit.result import EditResult
 
-__all__ = ["EditResult", "Editing", "Editor", "Inversion", "NoiseRegularisation", "invert"]
+__all__ = ["EditResult", "Editing", "Editor", "ImageObjective", "Inversion", "NoiseRegularisation", "invert"]

@@ -31,6 +31,8 @@ class Editor(ABC):
     config_class: type[Any]
     starts_from_inversion = True
     """Whether it starts from the image's own noise; others draw noise and leave an inversion unused."""
+    by_instruction = False
+    """Whether the target captions are instructions, to a model that was trained to follow those."""
 
     def __init__(self, config: Any = None) -> None:
         self.config = self.config_class() if config is None else config

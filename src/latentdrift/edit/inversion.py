@@ -18,6 +18,7 @@ from latentdrift.generate import (
     image_generators,
     inverse_scheduler,
     scheduler_like,
+    steps_of_strength,
 )
 from latentdrift.models import Conditioning, check_from_noise, encode_prompts
 
@@ -81,6 +82,14 @@ class Inversion:
     def noise(self) -> torch.Tensor:
         """The latents at the end of the way, (N, C, h, w)."""
         return self.trajectory[-1]
+
+    def up_to(self, strength: float) -> Inversion:
+        """Return the inversion that a strength of no more than this one's would have made: the beginning of its way."""
+        if strength == self.strength:
+            return self
+        taken = steps_of_strength(self.steps, strength)
+        # What was kept for later edits belongs to the whole way.
+        return replace(self, trajectory=self.trajectory[: taken + 1], strength=strength, kept={})
 
     def distinct(self) -> tuple[Inversion, list[int]]:
         """Return the inversion with each image once, and for each row here its row there."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from latentdrift.drift.target import noise_weights
 from latentdrift.errors import ConfigurationError
 
 SMALLEST = 8
@@ -68,23 +69,11 @@ class RegularisedUNet(torch.nn.Module):
         """Return the prediction, (B, C, h, w), as `sample`."""
         predicted = self.unet(latents, timestep, **arguments).sample
         alpha = self.scheduler.alphas_cumprod[int(timestep)].item()
-        slope, share = noise_weights(self.scheduler.config.prediction_type, alpha)
+        slope, share = noise_weights(self.scheduler.config.prediction_type, alpha**0.5, (1 - alpha) ** 0.5)
         # Half precision is too coarse for the small gradients.
         dtype = torch.promote_types(predicted.dtype, torch.float32)
         kept = regularised(predicted.to(dtype), latents.to(dtype) * share, slope, self.settings, self.generators)
         return SimpleNamespace(sample=kept.to(predicted.dtype))
-
-
-def noise_weights(prediction_type: str, alpha: float) -> tuple[float, float]:
-    """Return a and b of noise = a * predicted + b * sample, at the level alphas_cumprod = alpha."""
-    signal, noise = alpha**0.5, (1 - alpha) ** 0.5
-    if prediction_type == "epsilon":
-        return 1.0, 0.0
-    if prediction_type == "v_prediction":
-        return signal, noise
-    if prediction_type == "sample":
-        return -signal / noise, 1 / noise
-    raise ConfigurationError(f"The model predicts {prediction_type!r}; epsilon, v_prediction or sample is needed.")
 
 
 def regularised(
@@ -139,25 +128,29 @@ def auto_correlation_gradient(noise: torch.Tensor, shifts: torch.Tensor) -> torc
     levels = [noise]
     while len(levels) < shifts.shape[-1]:
         levels.append(functional.avg_pool2d(levels[-1], 2))
+    both = torch.stack((-shifts, shifts), -1).to(noise.device)
     gradient = torch.zeros_like(levels[-1])
     for level in reversed(range(len(levels))):
-        x, shift = levels[level], shifts[..., level].to(noise.device)
+        x = levels[level]
+        height, width = x.shape[2:]
         if level + 1 < len(levels):
             # Each value of the smaller image is the mean of four; an odd row or column is in none.
-            spread = gradient.repeat_interleave(2, -2).repeat_interleave(2, -1) / 4
-            gradient = functional.pad(spread, (0, x.shape[-1] - spread.shape[-1], 0, x.shape[-2] - spread.shape[-2]))
-        for dim in (2, 3):
-            ahead, back = rolled(x, shift, dim), rolled(x, -shift, dim)
+            spread = functional.interpolate(gradient / 4, scale_factor=2)
+            gradient = functional.pad(spread, (0, width - spread.shape[-1], 0, height - spread.shape[-2]))
+        rows, columns = (places(both[..., level, :], size) for size in (height, width))
+        for dim, index in (
+            (2, rows[..., None].expand(*rows.shape, width)),
+            (3, columns[:, :, None].expand(-1, -1, height, -1)),
+        ):
+            ahead, back = x.gather(dim, index).chunk(2, dim)
             mean = (x * ahead).mean((2, 3), keepdim=True)
-            gradient = gradient + 2 * mean / (x.shape[2] * x.shape[3]) * (ahead + back)
+            gradient = torch.addcmul(gradient, mean * (2 / (height * width)), ahead + back)
     return gradient
 
 
-def rolled(x: torch.Tensor, shifts: torch.Tensor, dim: int) -> torch.Tensor:
-    """Return x (B, C, h, w) rolled along a dimension, each image and channel by its own shift (B, C)."""
-    size = x.shape[dim]
-    index = (torch.arange(size, device=x.device) - shifts[..., None]) % size
-    return x.gather(dim, (index[..., None] if dim == 2 else index[:, :, None]).expand_as(x))
+def places(shifts: torch.Tensor, size: int) -> torch.Tensor:
+    """Return where the values of a line of `size` come from, (B, C, 2 size), rolled by either shift of (B, C, 2)."""
+    return ((torch.arange(size, device=shifts.device) + shifts[..., None]) % size).flatten(-2)
 
 
 def kl_gradient(noise: torch.Tensor) -> torch.Tensor:

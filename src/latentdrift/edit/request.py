@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,10 +11,15 @@ import torch
 from latentdrift.edit.mask import check_mask
 from latentdrift.errors import ConfigurationError, LatentDriftError
 from latentdrift.generate import steps_of_strength
+from latentdrift.generate.checks import check_batch_size, check_counts, check_images, check_number
 from latentdrift.generate.loop import check_steps
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+ImageObjective = Callable[[torch.Tensor, slice], torch.Tensor]
+"""Images (B, 3, H, W) in [-1, 1], and which rows of the request they are → what they are worth, (B,), differentiable;
+lower is better. An image's value may not depend on the other images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +53,8 @@ class Editing:
     by default its caption alone."""
     target_wordings: Sequence[Sequence[str]] | None = None
     """For each image, sentences that say what it should show; by default its wanted caption alone."""
+    objective: ImageObjective | None = None
+    """What the edited images are worth, for editors that follow its gradient; others do not ask."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,29 +77,27 @@ class Editing:
 def check_request(request: Editing) -> None:
     """Raise ConfigurationError for what no editor can do."""
     images, pipeline = request.images, request.pipeline
-    if not len(images) == len(request.source_captions) == len(request.target_captions):
-        raise ConfigurationError(
-            f"{len(images)} images, {len(request.source_captions)} source captions and "
-            f"{len(request.target_captions)} target captions: give one of each an image."
-        )
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ConfigurationError(f"The images have shape {tuple(images.shape)}; (N, 3, H, W) is needed.")
-    if not len(images):
-        raise ConfigurationError("There is nothing to edit: the batch of images is empty.")
-    if request.batch_size < 1:
-        raise ConfigurationError(f"batch_size is {request.batch_size}; at least 1 is needed.")
+    check_counts(
+        images=len(images),
+        source_captions=len(request.source_captions),
+        target_captions=len(request.target_captions),
+    )
+    check_images(images, pipeline.vae_scale_factor)
+    check_batch_size(request.batch_size)
     check_steps(pipeline.scheduler, request.steps)
-    check_pixels(images, pipeline.vae_scale_factor)
     if not 0 < request.strength <= 1:
         raise ConfigurationError(
             f"strength is {request.strength}; it is a part of the way to the noise, above 0 and at most 1."
         )
-    if not math.isfinite(request.guidance):
-        raise ConfigurationError(f"guidance is {request.guidance}; give a finite number.")
-    if request.seeds is not None and len(request.seeds) != len(images):
-        raise ConfigurationError(f"{len(images)} images and {len(request.seeds)} seeds: give one seed an image.")
+    check_number("guidance", request.guidance)
+    if request.seeds is not None:
+        check_counts(images=len(images), seeds=len(request.seeds))
     if request.mask is not None:
         check_mask(request.mask, images)
+    if request.objective is not None and not callable(request.objective):
+        raise ConfigurationError(
+            f"objective is {request.objective!r}; give a function of images and rows, such as image_objective makes."
+        )
     for name in ("source_wordings", "target_wordings"):
         sets = getattr(request, name)
         if sets is None:
@@ -103,20 +107,6 @@ def check_request(request: Editing) -> None:
         for row, sentences in enumerate(sets):
             if isinstance(sentences, str) or not len(sentences):
                 raise ConfigurationError(f"{name}[{row}] is {sentences!r}; give a list of at least one sentence.")
-
-
-def check_pixels(images: torch.Tensor, factor: int) -> None:
-    """Raise ConfigurationError for images of a side that does not fit, or with values that are no pixels in [-1, 1]."""
-    if not torch.isfinite(images).all():
-        raise ConfigurationError("The images hold NaN or infinite values; read them again with ImageTransform.read.")
-    if images.shape[-1] % factor or images.shape[-2] % factor:
-        raise ConfigurationError(
-            f"Images of {images.shape[-2]} x {images.shape[-1]} pixels do not fit: the sides must be multiples of "
-            f"{factor}."
-        )
-    largest = images.abs().max().item()
-    if largest > 1.001:
-        raise ConfigurationError(f"The images hold values up to {largest:g}; scale them to [-1, 1].")
 
 
 def check_finite(latents: torch.Tensor, what: str) -> None:

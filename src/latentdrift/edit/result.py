@@ -27,6 +27,11 @@ class EditResult:
     """Where the edit was allowed to act, (N, 1, H, W)."""
 
     @property
+    def counterfactual(self) -> torch.Tensor:
+        """The edited images, (N, 3, H, W): what the sources would look like under the wanted captions."""
+        return self.image
+
+    @property
     def round_trip_l1(self) -> torch.Tensor | None:
         """Mean absolute difference of reconstruction and source, (N,), in levels of 0 to 255."""
         error = self._round_trip()

@@ -43,6 +43,10 @@ Perceptual = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
 
 ROUNDING = 0.5
 """Levels of 0 to 255 by which 8-bit images are rounded at most; a smaller change is none."""
+NO_PLACEBO = (
+    "No placebo says what the method changes when nothing should: give one (--placebo of the command), or, with an "
+    "editor by captions, edit with reconstruct=True."
+)
 WITHOUT_ROUND_TRIP = 8.0
 """Levels of 0 to 255 above which a pixel counts as changed where no reconstruction tells the method's own error."""
 
@@ -141,7 +145,7 @@ def edit_evidence(
     summary["warnings"] = [
         *_seen_in_training(source_files, classifiers),
         *unanswered(answers, targets, sources),
-        *(["No placebo: give one, or edit with reconstruct=True."] if sham is None else []),
+        *([NO_PLACEBO] if sham is None else []),
     ]
     rows = []
     for i in range(count):

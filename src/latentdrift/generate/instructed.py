@@ -5,7 +5,6 @@ The U-Net sees the noisy latents and, beside them as further channels, the laten
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from latentdrift.errors import ConfigurationError
+from latentdrift.generate.checks import check_batch_size, check_counts, check_images, check_number
 from latentdrift.generate.images import Progress, decode_latents
 from latentdrift.generate.loop import check_steps, denoise, image_generators, start_noise
 from latentdrift.models import Conditioning, encode_prompts
@@ -50,10 +50,15 @@ def edit_by_instruction(
 
     Raises:
         ConfigurationError: a model that does not edit by instruction; numbers of images, instructions and seeds that
-            differ, or a setting out of range.
+            differ; images of another shape or range; a setting out of range.
         DataError: an instruction longer than the tokenizer takes.
     """
-    check_edit(pipeline, images, instructions, seeds, guidance, image_guidance, batch_size)
+    check_instructed(pipeline)
+    check_counts(images=len(images), instructions=len(instructions), seeds=len(seeds))
+    check_images(images, pipeline.vae_scale_factor)
+    check_batch_size(batch_size)
+    check_number("guidance", guidance)
+    check_number("image_guidance", image_guidance)
     check_steps(pipeline.scheduler, steps)
     unet, height, width = pipeline.unet, images.shape[-2], images.shape[-1]
     conditioning = encode_instructions(pipeline, instructions, height, width)
@@ -147,40 +152,16 @@ def encode_instructions(
     return conditioning
 
 
-def check_edit(
-    pipeline: DiffusionPipeline,
-    images: torch.Tensor,
-    instructions: Sequence[str],
-    seeds: Sequence[int],
-    guidance: float,
-    image_guidance: float,
-    batch_size: int,
-) -> None:
-    """Raise ConfigurationError for what cannot be edited."""
-    channels, latent = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if channels != 2 * latent:
+def edits_by_instruction(pipeline: DiffusionPipeline) -> bool:
+    """Return whether the pipeline's U-Net takes the latents of a source image beside those that it denoises."""
+    return bool(pipeline.unet.config.in_channels == 2 * pipeline.vae.config.latent_channels)
+
+
+def check_instructed(pipeline: DiffusionPipeline) -> None:
+    """Raise ConfigurationError unless the pipeline edits images by instruction."""
+    if not edits_by_instruction(pipeline):
+        channels, latent = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
         raise ConfigurationError(
             f"This model does not edit by instruction: its U-Net takes {channels} channels, {2 * latent} are needed. "
             "Train one with the method instruct_pix2pix, or use make_counterfactuals."
-        )
-    if not len(images) == len(instructions) == len(seeds):
-        raise ConfigurationError(
-            f"{len(images)} images, {len(instructions)} instructions and {len(seeds)} seeds: give one of each an image."
-        )
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ConfigurationError(f"The images have shape {tuple(images.shape)}; (N, 3, H, W) is needed.")
-    if not len(images):
-        raise ConfigurationError("There is nothing to edit: the batch of images is empty.")
-    if batch_size < 1:
-        raise ConfigurationError(f"batch_size is {batch_size}; at least 1 is needed.")
-    for name, value in (("guidance", guidance), ("image_guidance", image_guidance)):
-        if not math.isfinite(value):
-            raise ConfigurationError(f"{name} is {value}; give a finite number.")
-    if not torch.isfinite(images).all():
-        raise ConfigurationError("The images hold NaN or infinite values; read them again with ImageTransform.read.")
-    factor = pipeline.vae_scale_factor
-    if images.shape[-1] % factor or images.shape[-2] % factor:
-        raise ConfigurationError(
-            f"Images of {images.shape[-2]} x {images.shape[-1]} pixels do not fit: the sides must be multiples of "
-            f"{factor}."
         )

@@ -15,7 +15,8 @@ from latentdrift.edit.mask import keep_outside
 from latentdrift.edit.request import Editing, check_request
 from latentdrift.errors import ConfigurationError
 from latentdrift.generate import denoise, encode_images, image_generators, start_noise
-from latentdrift.generate.instructed import SourceGuidedUNet, check_edit, encode_instructions, source_latents
+from latentdrift.generate.checks import check_counts, check_number
+from latentdrift.generate.instructed import SourceGuidedUNet, check_instructed, encode_instructions, source_latents
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class InstructPix2PixConfig:
     image_guidance: float = 1.5
     """How closely to keep to the image, s_I of the paper's Eq. 3; the request's guidance is s_T. With 1 a step costs
     two evaluations of the U-Net instead of three."""
+
+    def __post_init__(self) -> None:
+        check_number("image_guidance", self.image_guidance)
 
 
 @editor("instruct_pix2pix")
@@ -37,19 +41,12 @@ class InstructPix2Pix(Editor):
     config_class = InstructPix2PixConfig
     config: InstructPix2PixConfig
     starts_from_inversion = False
+    by_instruction = True
 
     def check(self, request: Editing) -> None:
         """Raise ConfigurationError for what cannot be edited, or by this model."""
-        own = self.config
-        check_edit(
-            request.pipeline,
-            request.images,
-            request.target_captions,
-            request.image_seeds,
-            request.guidance,
-            own.image_guidance,
-            request.batch_size,
-        )
+        check_instructed(request.pipeline)
+        check_counts(images=len(request), instructions=len(request.target_captions))
         if len(request.source_captions) not in (0, len(request)):
             raise ConfigurationError(
                 f"{len(request)} images and {len(request.source_captions)} source captions: give one an image or none."

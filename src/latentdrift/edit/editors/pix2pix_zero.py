@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,8 +15,10 @@ from latentdrift.edit.mask import keep_outside
 from latentdrift.edit.reference import Reference
 from latentdrift.edit.regularisation import NoiseRegularisation
 from latentdrift.edit.request import Editing
+from latentdrift.edit.result import EditResult
 from latentdrift.errors import ConfigurationError
 from latentdrift.generate import decode_latents
+from latentdrift.generate.images import Progress
 from latentdrift.models import Conditioning, encode_prompts
 
 
@@ -67,6 +69,17 @@ class Pix2PixZero(Editor):
         """Return an inversion with the noise kept like noise."""
         return invert(request, self.config.regularisation)
 
+    def edit(
+        self, request: Editing, inversion: Inversion | None = None, *, progress: Progress | None = None
+    ) -> EditResult:
+        """Return the edited images; see `Editor.edit`."""
+        if inversion is not None:
+            return super().edit(request, inversion, progress=progress)
+        self.check(request)
+        # Nobody has this inversion afterwards, so no reference maps are kept with it.
+        once = type(self)(replace(self.config, keep_megabytes=0))
+        return once.edit(request, self.invert(request), progress=progress)
+
     def run(self, request: Editing, inversion: Inversion | None) -> Iterator[Edited]:
         """Yield each batch, edited."""
         assert inversion is not None, "edit gives one"
@@ -113,7 +126,10 @@ class Pix2PixZero(Editor):
                 pull = -self.config.attention_guidance * attention_gradient(maps, seen, timestep, told, wished, rows)
                 # The unguided half is the one that the step starts from, as in diffusers.
                 seen, latents = seen + pull, latents + pull[:count]
-            predicted = pipeline.unet(seen, timestep, **told.unet_arguments()).sample
+            if maps is not None and reference is not None and reference.joins(len(seen)):
+                predicted = reference.beside(maps, seen, timestep, told, room)
+            else:
+                predicted = pipeline.unet(seen, timestep, **told.unet_arguments()).sample
             if guided:
                 away, towards = predicted.chunk(2)
                 predicted = away + request.guidance * (towards - away)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 import torch
 
 from latentdrift.data import edit_pairs, write_png
+from latentdrift.data.edits import TRUTH
 from latentdrift.data.prompts.ages import check_style
 from latentdrift.data.prompts.instructions import DIFFERENCE
 from latentdrift.errors import ConfigurationError, NoPairsError, UnknownNameError
@@ -68,6 +69,8 @@ class InstructPix2Pix(FinetuneMethod):
     config: InstructPix2PixConfig
     drop_captions = 0.05
     every_attribute = True
+    told: str | None = None
+    """The attribute that the instructions called the class, once there is a training set."""
 
     def settle(self, config: TrainingConfig) -> TrainingConfig:
         """Return the settings; the three ways of dropping must leave something."""
@@ -121,7 +124,9 @@ class InstructPix2Pix(FinetuneMethod):
 
     def training_set(self, cohort: Cohort, make: SetMaker) -> TrainingSet:
         """Return the pairs of a part of the cohort."""
-        return make.pairs(cohort, self.find(cohort))
+        pairs = self.find(cohort)
+        self.told = class_told(cohort, pairs)
+        return make.pairs(cohort, pairs)
 
     def validation_set(self, cohort: Cohort, make: SetMaker) -> TrainingSet | None:
         """Return the pairs of another part; None where it has none."""
@@ -171,7 +176,17 @@ class InstructPix2Pix(FinetuneMethod):
     def notes(self) -> Mapping[str, Any]:
         """Return how instructions were written, so that an edit can be asked for in the same words."""
         own = self.config
-        return {"instructions": {"modality": own.modality, "style": own.style, "age": own.age}}
+        said = {"modality": own.modality, "style": own.style, "age": own.age, "attribute": self.told}
+        return {"instructions": said}
+
+
+def class_told(cohort: Cohort, pairs: Sequence[EditPair]) -> str | None:
+    """Return the attribute that is the class in instructions of `edit_pairs`; None where it goes by a usual name.
+
+    The truth of a simulation has a class of its own, of a usual name; otherwise the cohort's label is the class.
+    """
+    truth = any(Path(pair.target.key).parts[:1] == (TRUTH,) for pair in pairs)
+    return cohort.label if not truth and cohort.label in cohort.attribute_names else None
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ from latentdrift.data.records import Value
 from latentdrift.errors import ConfigurationError
 from latentdrift.models.classifier.classes import ClassScheme
 
+CHANCE = 0.5
+"""The AUC of guessing."""
+
 
 class Classifier(nn.Module):
     """Tells the classes of one attribute apart. Its weights are frozen, and it is always in evaluation mode.
@@ -64,6 +67,11 @@ class Classifier(nn.Module):
         return self.scheme.classes
 
     @property
+    def doubt(self) -> str | None:
+        """Why its answers are worth little, by its own test; None where the test gives no reason."""
+        return doubt_of(self.facts.get("test", {}))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.network.parameters()).device
@@ -101,6 +109,21 @@ class Classifier(nn.Module):
         """Return calibrated probabilities (N, K) of images as `forward` takes them, without gradients."""
         parts = [self(batch).double().softmax(1).cpu() for batch in images.split(batch_size)]
         return torch.cat(parts).numpy() if parts else np.empty((0, len(self.classes)))
+
+
+def doubt_of(figures: Mapping[str, Any]) -> str | None:
+    """Return why a classifier of such figures is to be doubted, None where it is not: its AUC may be that of chance.
+
+    Args:
+        figures: "auc" with value and low, the lower end of its interval; "images", how many it was tested on.
+    """
+    auc = figures.get("auc")
+    if auc is None or auc["low"] > CHANCE:
+        return None
+    return (
+        f"its AUC of {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}] on {figures['images']} images of its "
+        f"test may be no better than chance, {CHANCE:g}"
+    )
 
 
 def to_side(images: torch.Tensor, size: int) -> torch.Tensor:

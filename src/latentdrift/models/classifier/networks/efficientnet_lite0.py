@@ -5,6 +5,8 @@ On a few hundred images of a few dozen subjects a network that has to learn edge
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from latentdrift.errors import ConfigurationError
@@ -24,6 +26,6 @@ def efficientnet_lite0(request: NetworkRequest) -> nn.Module:
     """
     if request.variant:
         raise ConfigurationError(f"Write efficientnet-lite0, not efficientnet-lite0:{request.variant}.")
-    network = load_efficientnet_lite0()
+    network: Any = load_efficientnet_lite0()
     network.classifier = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(network.num_features, request.classes))
     return Adapted(network, (MEAN,), (STD,), channels=3)
