@@ -121,8 +121,8 @@ def doubt_of(figures: Mapping[str, Any]) -> str | None:
     if auc is None or auc["low"] > CHANCE:
         return None
     return (
-        f"its AUC of {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}] on {figures['images']} images of its "
-        f"test may be no better than chance, {CHANCE:g}"
+        f"the AUC of {auc['value']:.2f} [{auc['low']:.2f}, {auc['high']:.2f}] on {figures['images']} test images may "
+        f"be that of chance, {CHANCE:g}"
     )
 
 

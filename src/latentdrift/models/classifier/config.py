@@ -29,7 +29,8 @@ class ClassifierConfig:
     role: Literal["guide", "judge"] = "guide"
     """guide searches and steers, judge scores. Under one seed the two share no subject and no image."""
     network: str = "small"
-    """small, timm:NAME, torchvision:NAME, monai:NAME or torchxrayvision:NAME, such as timm:resnet18."""
+    """small (from nothing); efficientnet-lite0 (from ImageNet's weights, which are installed); timm:NAME, torchvision:NAME,
+    monai:NAME or torchxrayvision:NAME, such as timm:resnet18."""
     pretrained: bool = False
     """Begin with the network's published weights; its library downloads them."""
     size: int = 128
@@ -40,7 +41,7 @@ class ClassifierConfig:
     """Stop after this many passes without a better validation loss."""
     batch_size: int = 32
     """Images at once."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     """Of AdamW, at its highest; it rises for a twentieth of the steps and falls along a cosine to 0."""
     weight_decay: float = 0.02
     """Of AdamW."""
