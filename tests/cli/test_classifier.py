@@ -119,3 +119,12 @@ def test_wrong_words_are_told(
     assert status == 2, out
     assert says in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_that_may_be_guessing_is_doubted() -> None:
+    from latentdrift.models.classifier.classifier import doubt_of
+
+    figures = {"auc": {"value": 0.6, "low": 0.5, "high": 0.7}, "images": 40}
+    assert doubt_of(figures) == "the AUC of 0.60 [0.50, 0.70] on 40 test images may be that of chance, 0.5"
+    assert doubt_of(figures | {"auc": {"value": 0.6, "low": 0.51, "high": 0.7}}) is None
+    assert doubt_of({}) is None

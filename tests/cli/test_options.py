@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -133,3 +134,13 @@ def test_a_flag_is_read_before_the_others(write) -> None:  # type: ignore[no-unt
     assert peek_option(["--drift", "0.1", "--config", file], "drift", "auto") == "0.1"
     assert peek_option(["--drift=0.1"], "drift", "auto") == "0.1"
     assert peek_option(["--config", file], "drift", "auto") == "none"
+
+
+def test_help_is_one_paragraph_a_setting() -> None:
+    from latentdrift.cli.counterfactual import CounterfactualOptions
+    from latentdrift.cli.options import add_help
+
+    add_help(CounterfactualOptions)
+    told = {field.name: field.metadata["help"] for field in dataclasses.fields(CounterfactualOptions)}
+    assert all(text and "\n" not in text and "  " not in text for text in told.values())
+    assert "series. Without --source, the folder of a cohort" in told["image"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from latentdrift.cli.__main__ import main
@@ -121,3 +122,13 @@ def test_a_run_remembers_how_its_cohort_was_prepared(toy_model: Path, toy_cohort
     assert card is not None
     assert card.notes["preparation"] == {"plane": "sagittal", "positions": [8.0]}
     assert scan_settings(ScanOptions(), card).plane == "sagittal"
+
+
+def test_gray_stays_bit_by_bit_and_a_tint_goes() -> None:
+    from latentdrift.cli.image_notes import as_gray
+
+    gray = (torch.rand(2, 1, 9, 9) * 2 - 1).expand(-1, 3, -1, -1)
+    assert torch.equal(as_gray(gray), gray)
+    tinted = gray + torch.tensor([0.3, 0.0, -0.3])[:, None, None]
+    assert torch.allclose(as_gray(tinted), gray, atol=1e-6)
+    assert torch.equal(as_gray(tinted)[:, 0], as_gray(tinted)[:, 2])

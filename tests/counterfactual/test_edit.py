@@ -308,3 +308,19 @@ def test_captions_that_cannot_be(pipeline: Any, images: torch.Tensor) -> None:
         make_counterfactuals(pipeline, images, [BEFORE] * 2, [AFTER] * 3)
     with pytest.raises(DataError, match="tokens long"):
         edit(pipeline, images, after="long " * 40)
+
+
+def test_a_plain_way_up_lets_a_start_drift_act(toy_model: Path) -> None:
+    pipeline = load_pipeline(toy_model, drift=None)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    before, after = [BEFORE] * 2, [AFTER] * 2
+    kept = open_editor("prompt_swap").invert(Editing(pipeline, images, before, after, steps=4))
+    undrifted = make_counterfactuals(pipeline, images, before, after, steps=4).image
+    LatentDrift(0.5).attach(pipeline)
+    plain = make_counterfactuals(pipeline, images, before, after, steps=4, way_up="plain").image
+    by_hand = make_counterfactuals(pipeline, images, before, after, steps=4, inversion=kept).image
+    cancelled = make_counterfactuals(pipeline, images, before, after, steps=4).image
+    torch.testing.assert_close(plain, by_hand, rtol=0, atol=0)
+    assert (plain - undrifted).abs().mean() > 20 * (cancelled - undrifted).abs().mean()
+    with pytest.raises(UnknownNameError, match="way up"):
+        make_counterfactuals(pipeline, images, before, after, way_up="up")  # type: ignore[arg-type]

@@ -150,6 +150,7 @@ def train(arguments: Sequence[str]) -> int:
             **rows(facts["test"]),
             **{f"{name}, through the autoencoder": text for name, text in rows(through).items() if name == "AUC"},
             "notes": facts["split"]["notes"],
+            "warnings": [] if classifier.doubt is None else [f"{classifier.doubt}; train longer, or on more images"],
         },
         False,
     )
@@ -165,6 +166,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from latentdrift.data import Cohort
     from latentdrift.evaluate.auc import classifier_figures
     from latentdrift.models.classifier import load_classifier
+    from latentdrift.models.classifier.classifier import doubt_of
     from latentdrift.models.classifier.images import read_images
     from latentdrift.models.classifier.roles import file_hashes
 
@@ -202,6 +204,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         "notes": notes,
         "warnings": warnings,
     }
+    doubt = doubt_of(figures)
+    if doubt is not None:
+        warnings.append(doubt)
     if options.out is not None:
         write_json(options.out, facts)
     if options.json:

@@ -2,48 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from latentdrift.cli.editing import EditingOptions, parse_editing
 from latentdrift.cli.models import ModelOptions
-from latentdrift.cli.options import parse_options
-from latentdrift.cli.scans import Opened, ScanOptions, open_images, unique_stems
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.selection import SelectionOptions
+from latentdrift.cli.show import Tell, print_result, progress
 
 if TYPE_CHECKING:
-    from latentdrift.counterfactual import CounterfactualResult
+    from latentdrift.edit import EditResult
 
 DESCRIPTION = """Show what real images would look like under other attributes.
 
 Each image is inverted to noise under its own attributes and denoised under the wanted ones, both under the model's
-drift. For each, the folder holds the counterfactual, the signed difference (green added, red removed), and the error of
-the round trip, in result.json; overview.png shows them side by side.
+drift; --editor names other ways. For each, the folder holds the counterfactual, the signed difference (green added, red
+removed), and the error of the round trip, in result.json; overview.png shows them side by side. With --judge, a
+classifier that had no part in the edit says before and after how likely the wanted class is.
 
-Images are pictures, DICOM files or folders of one series, and slices of NIfTI volumes. With --export the change goes
-back into the scan at its own resolution; pixels that change by less than the round trip's error keep their bits."""
+Images are pictures, DICOM files or folders of one series, and slices of NIfTI volumes; or the folder of a cohort, whose
+table says what they show. With --export the change goes back into the scan at its own resolution; pixels that change by
+less than the round trip's error keep their bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CounterfactualOptions(ModelOptions, ScanOptions):
+class CounterfactualOptions(ModelOptions, EditingOptions, SelectionOptions):
     """Show what real images would look like under other attributes."""
 
-    image: tuple[Path, ...]
-    """Pictures, DICOM or NIfTI files, or folders of them; a folder of DICOM files is one series."""
-    source: tuple[str, ...]
-    """What the images show, such as stage=NonDemented."""
     target: tuple[str, ...]
-    """What they should show, such as stage=MildDemented; attributes not named stay as they are."""
+    """What they should show, such as stage=MildDemented, several at once; attributes not named stay as they are."""
     out: Path
     """Folder to make."""
-    steps: int = 50
-    """DDIM steps each way."""
-    guidance: float = 3.0
-    """How far beyond the wanted attributes, away from the image's own; 1 is just there."""
-    strength: float = 1.0
-    """Part of the way to the noise, above 0 and at most 1; less keeps more of the image."""
+    placebo: bool = False
+    """Also edit towards what the images show already, as the judge's baseline; else the reconstruction is."""
+    way_up: Literal["drifted", "plain"] = "drifted"
+    """How the noise is found: drifted, under the model's drift; plain, without any, so that a --drift that `search`
+    found under rule start acts on the edit."""
     export: tuple[str, ...] = ()
     """Also write the edited scan at its own resolution (png16, tiff, nifti, dicom), or the change alone (residual)."""
     mark: bool = False
@@ -54,92 +51,110 @@ class CounterfactualOptions(ModelOptions, ScanOptions):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
-    options = parse_options(CounterfactualOptions, arguments, "counterfactual", DESCRIPTION)
+    options: Any = parse_editing(CounterfactualOptions, arguments, "counterfactual", DESCRIPTION)
     import torch
 
+    from latentdrift.cli.counterfactual_folder import described_run, summary_lines, write_images, write_overview
+    from latentdrift.cli.editing import (
+        doubts,
+        open_classifiers,
+        run_edit,
+        wordings,
+    )
     from latentdrift.cli.folders import write_json, write_table
+    from latentdrift.cli.image_notes import prepare_image, source_digest
+    from latentdrift.cli.masks import read_mask
     from latentdrift.cli.models import open_model
+    from latentdrift.cli.objectives import objective_config, objective_of, perceptual_distance
+    from latentdrift.cli.scans import unique_stems
+    from latentdrift.cli.selection import select_images, unchanged
+    from latentdrift.cli.whole_folder import whole_folder
     from latentdrift.cli.wishes import parse_attributes, require_card
-    from latentdrift.counterfactual import make_counterfactuals
-    from latentdrift.data import PromptTemplate, write_png
     from latentdrift.data.export.edit import check_formats
-    from latentdrift.report import counterfactual_figure, signed_difference
+    from latentdrift.evaluate.evidence import edit_evidence
 
     check_formats(options.export)
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
-    source = parse_attributes(options.source, card, "--source")
-    target = source | parse_attributes(options.target, card, "--target")
-    template = PromptTemplate.restore(card.template)
-    before, after = template.caption(source), template.caption(target)
-    opened = open_images(options.image, options, card, scans=bool(options.export))
-    for one in opened:
-        check_formats(options.export, one.source)
-    files = [one.file for one in opened]
-    images = torch.stack([one.image for one in opened])
-    with progress(options.quiet) as tell:
-        done = 0
-
-        def finished(count: int) -> None:
-            nonlocal done
-            done += count
-            tell("counterfactuals", done, len(files))
-
-        result = make_counterfactuals(
-            pipeline,
-            images,
-            [before] * len(files),
-            [after] * len(files),
-            steps=options.steps,
-            guidance=options.guidance,
-            strength=options.strength,
-            batch_size=options.batch_size,
-            progress=finished,
-        )
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    wish = parse_attributes(options.target, card, "--target")
+    selected = select_images(options, card, scans=bool(options.export))
+    for one in selected:
+        check_formats(options.export, one.opened.source)
+    sources = [one.attributes for one in selected]
+    targets = [source | wish for source in sources]
+    words = wordings(card, sources, targets, [one.key for one in selected])
+    classifiers = open_classifiers(options, pipeline, wish)
+    prepared = [prepare_image(one.opened, card) for one in selected]
+    images = torch.stack([image for image, _, _ in prepared])
+    notes = [found for _, found, _ in prepared]
+    mask = None if options.mask is None else read_mask(options.mask, [one.opened for one in selected], card.size)
+    warnings += [text for _, _, found in prepared for text in found]
+    same = unchanged(sources, targets)
+    if same:
+        warnings.append(f"{same} of {len(sources)} images show what is wanted already.")
+    device = pipeline.unet.device
+    objective = objective_of(options, classifiers.guide, targets, images, device)
+    perceptual = perceptual_distance(objective_config(options), "cpu")
+    files = [one.opened.file for one in selected]
     names = unique_stems(files)
-    thresholds = ((result.reconstruction - result.source).abs().mean(1) / 2).numpy()
-    for index, (file, name) in enumerate(zip(files, names, strict=True)):
-        facts = {"source": before, "target": after, "model": options.model, "drift": options.drift}
-        write_png(options.out / f"{name}.png", result.counterfactual[index], gray=card.gray, text=facts, synthetic=True)
-        write_png(options.out / f"{name}-source.png", result.source[index], gray=card.gray)
-        map_ = signed_difference(result.source[index], result.counterfactual[index], threshold=thresholds[index])
-        write_png(options.out / f"{name}-difference.png", map_, text=facts, synthetic=True)
-        exported = export_edit(options, opened[index], result, index, options.out / f"{name}-edited", facts)
-        rows.append(
-            {
-                "file_name": f"{name}.png",
-                "source_file": str(file),
-                **target,
-                "prompt": after,
-                "changed_l1": float((result.counterfactual - result.source)[index].abs().mean() * 127.5),
-                "effect_l1": float(result.effect[index].abs().mean() * 127.5),
-                "round_trip_l1": float(result.round_trip_l1[index]),
-                "round_trip_psnr": float(result.round_trip_psnr[index]),
-                **({"exported": " ".join(path.name for path in exported)} if options.export else {}),
-            }
+    with whole_folder(options.out) as folder:
+        with progress(options.quiet) as tell:
+            counted = counting(tell, "counterfactuals", len(files))
+            edit: dict[str, Any] = {"mask": mask, "way_up": options.way_up}
+            result = run_edit(options, pipeline, images, words, objective=objective, progress=counted, **edit)
+            placebo = None
+            if options.placebo:
+                # A guide, too, is asked for what the images show already.
+                aim = objective_of(options, classifiers.guide, sources, images, device)
+                counted = counting(tell, "placebo", len(files))
+                edit |= {"objective": aim, "progress": counted, "placebo": True, "reconstruct": False}
+                placebo = run_edit(options, pipeline, images, words, **edit)
+        evidence = edit_evidence(
+            result,
+            targets=[one.facts | wish for one in selected],
+            sources=[one.facts for one in selected],
+            guide=classifiers.guide,
+            judges=classifiers.judges,
+            subjects=[one.subject for one in selected] if all(one.subject for one in selected) else None,
+            placebo=placebo,
+            source_files=files,
+            perceptual=perceptual,
         )
-    write_table(options.out / "metadata.csv", rows)
-    shown = min(8, len(files))
-    overview = counterfactual_figure(
-        options.out / "overview.png",
-        list(result.source[:shown]),
-        list(result.counterfactual[:shown]),
-        row_labels=names[:shown],
-        title=f"{before} → {after}",
-        threshold=list(thresholds[:shown]),
-    )
-    captions = {"source": before, "target": after}
-    record = {"settings": dataclasses.asdict(options), "captions": captions, "images": rows, "warnings": warnings}
-    write_json(options.out / "result.json", record)
-    psnr, levels = float(result.round_trip_psnr.mean()), float(result.round_trip_l1.mean())
+        if classifiers.all:
+            warnings += [*doubts(classifiers), *evidence.summary["warnings"]]
+        rows = write_images(folder, options, selected, names, result, words, targets, evidence, card.gray)
+        write_table(folder / "metadata.csv", rows)
+        write_overview(folder / "overview.png", result, names, words, wish, classifiers, evidence)
+        facts = [
+            {
+                "source_prompt": words.before[index],
+                "source_attributes": one.attributes,
+                "source_sha256": source_digest(one.opened),
+                "subject": one.subject,
+                "notes": notes[index],
+                "evidence": evidence.rows[index],
+            }
+            for index, one in enumerate(selected)
+        ]
+        record = {
+            **described_run(options, pipeline, classifiers),
+            "captions": {"source": told(words.before), "target": told(words.after)},
+            "images": [{**row, **more} for row, more in zip(rows, facts, strict=True)],
+            "summary": {name: value for name, value in evidence.summary.items() if name != "warnings"},
+            "leakage": evidence.leakage,
+            "warnings": warnings,
+        }
+        write_json(folder / "result.json", record)
+    done = [note for found in notes for note in found]
     print_result(
         {
             "folder": options.out,
-            "overview": overview,
-            "round trip": f"{psnr:.1f} dB, {levels:.2f} levels of 255",
-            "effect": f"{float(result.effect.abs().mean() * 127.5):.2f} levels of 255 changed on average",
+            "overview": options.out / "overview.png",
+            **summary_lines(evidence, classifiers),
+            **round_trip(result),
+            "done to images": [
+                f"{note} ({count} of {len(files)} images)" for note, count in Counter(done).most_common()
+            ],
             "warnings": warnings,
         },
         options.json,
@@ -147,28 +162,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def export_edit(
-    options: CounterfactualOptions,
-    opened: Opened,
-    result: CounterfactualResult,
-    index: int,
-    stem: Path,
-    facts: Mapping[str, Any],
-) -> list[Path]:
-    """Write one edit back into its scan, in every format asked for; return the files."""
-    from latentdrift.data.export.edit import write_edit
+def counting(tell: Tell, what: str, total: int) -> Callable[[int], None]:
+    """Return what adds up the images finished and shows them."""
+    done = 0
 
-    if opened.source is None or not options.export:
-        return []
-    # Both in parts of the range from black to white. What is smaller than the round trip's own error is no edit.
-    difference = result.effect[index].mean(0).numpy() / 2
-    threshold = (result.reconstruction - result.source)[index].abs().mean(0).numpy() / 2
-    return write_edit(
-        opened.source,
-        opened.source.change(difference, threshold),
-        stem,
-        options.export,
-        {**facts, "guidance": options.guidance, "steps": options.steps, "strength": options.strength},
-        mark=options.mark,
-        keep_identifiers=options.keep_identifiers,
-    )
+    def finished(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(what, done, total)
+
+    return finished
+
+
+def round_trip(result: EditResult) -> dict[str, str]:
+    """Return the lines about the round trip and what the edit changed beside it, for an editor that makes one."""
+    l1, psnr = result.round_trip_l1, result.round_trip_psnr
+    if l1 is None or psnr is None:
+        return {}
+    return {
+        "round trip": f"{float(l1.mean()):.2f} levels of 255 from the source by itself, {float(psnr.mean()):.1f} dB",
+        "effect": f"{float(result.effect.abs().mean() * 127.5):.2f} levels of 255 from the round trip to the edit",
+    }
+
+
+def told(captions: Sequence[str]) -> str | list[str]:
+    """Return the caption that all images have, or all captions."""
+    return captions[0] if len(set(captions)) == 1 else list(captions)

@@ -32,6 +32,7 @@ def describe_installation() -> dict[str, object]:
     """Return versions, device, and every name that can be given on the command line."""
     import psutil
 
+    from latentdrift.edit.editor import editor
     from latentdrift.evaluate import feature_extractor, resolve_extractor
     from latentdrift.finetune import finetune_method
     from latentdrift.finetune.folder import package_versions
@@ -46,6 +47,7 @@ def describe_installation() -> dict[str, object]:
         "memory": f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} free",
         "models": ", ".join(EMBEDDED) + ", or a folder or hub id of Stable Diffusion",
         "methods": ", ".join(finetune_method.names()),
+        "editors": ", ".join(editor.names()),
         "drift rules": "start, forward, paper, matched",
         "samplers": ", ".join(SAMPLERS),
         "feature extractors": ", ".join(feature_extractor.names()) + f" (default here: {resolve_extractor('default')})",

@@ -6,6 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from latentdrift.errors import ConfigurationError, UnknownNameError
@@ -26,6 +27,7 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, desc
     """
     import tyro
 
+    add_help(options)
     rest, file = take_option(arguments, "--config")
     given = as_flags(read_settings(Path(file)), leaves(options), file) if file is not None else []
     return tyro.cli(
@@ -35,6 +37,26 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, desc
         description=description + "\n\nSettings can also stand in a YAML or TOML file: --config FILE.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def add_help(options: type[Any]) -> None:
+    """Put what stands under each field into its metadata, as one paragraph; tyro would keep the source's line breaks.
+
+    Fields of nested dataclasses as well.
+    """
+    import docstring_parser
+
+    found: dict[str, str] = {}
+    for base in reversed(options.__mro__[:-1]):
+        params = docstring_parser.parse_from_object(base).params
+        found |= {param.arg_name: param.description for param in params if param.description}
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            add_help(hint)
+        elif field.name in found and "help" not in field.metadata:
+            field.metadata = MappingProxyType({**field.metadata, "help": " ".join(found[field.name].split())})
 
 
 def peek_option(arguments: Sequence[str], name: str, default: str) -> str:

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from latentdrift.counterfactual.rendering import DriftParameter, Meter, Rendering, remembering, sampling_under
+from latentdrift.counterfactual.rendering import DriftParameter, Meter, Rendering, remembering
+from latentdrift.drift import sampling_under
 from latentdrift.errors import ConfigurationError, EvaluationError, LatentDriftError, UnknownNameError
 from latentdrift.generate import encode_images, generate_images
 

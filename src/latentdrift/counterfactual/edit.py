@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from latentdrift.drift import sampling_under
 from latentdrift.edit.editor import Editor
 from latentdrift.edit.editor import editor as editors
 from latentdrift.edit.request import Editing
@@ -45,6 +46,7 @@ def make_counterfactuals(
     source_wordings: Sequence[Sequence[str]] | None = None,
     target_wordings: Sequence[Sequence[str]] | None = None,
     inversion: Inversion | None = None,
+    way_up: Literal["drifted", "plain"] = "drifted",
     progress: Progress | None = None,
 ) -> EditResult:
     """Return the images as they would look under other attributes (paper, section on counterfactual generation).
@@ -73,6 +75,10 @@ def make_counterfactuals(
         target_wordings: for each image, sentences that say what it should show; by default its wanted caption alone.
         inversion: of the same images under the same captions, steps and strength, from an editor's `invert`; it saves
             half of an edit. Editors that draw noise leave it unused.
+        way_up: drifted inverts under the pipeline's drift, which the way down undoes: right for the drift a model was
+            trained with. plain inverts without, so that a drift under rule `start`, such as a search finds, acts on the
+            edit. The reconstruction then has the drift too, and says what it does alone. Without meaning for editors
+            that draw noise, and with an inversion.
         progress: called with the number of images finished since the last call.
 
     Raises:
@@ -100,6 +106,12 @@ def make_counterfactuals(
         source_wordings=source_wordings,
         target_wordings=target_wordings,
     )
+    if way_up not in ("drifted", "plain"):
+        raise UnknownNameError("way up", str(way_up), ("drifted", "plain"))
+    if way_up == "plain" and inversion is None and chosen.starts_from_inversion:
+        chosen.check(request)
+        with torch.no_grad(), sampling_under(pipeline, None):
+            inversion = chosen.invert(request)
     return chosen.edit(request, inversion, progress=progress)
 
 

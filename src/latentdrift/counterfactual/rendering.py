@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 
 from latentdrift.counterfactual.objective import Objective, ObjectiveConfig, Perceptual, counterfactual_objective
-from latentdrift.drift import LatentDrift, LatentMoments, plain
+from latentdrift.drift import LatentDrift, LatentMoments, sampling_under
 from latentdrift.edit import Editing, Editor, Inversion
 from latentdrift.errors import ConfigurationError, LatentDriftError, UnknownNameError
 
@@ -152,18 +152,6 @@ def remembering(pipeline: DiffusionPipeline, memory: dict[Any, Any]) -> Iterator
                 delattr(owner, name)
             else:
                 setattr(owner, name, own)
-
-
-@contextmanager
-def sampling_under(pipeline: DiffusionPipeline, drift: LatentDrift | None) -> Iterator[None]:
-    """Put a drift in place of the pipeline's own within the block; None takes it off."""
-    own = pipeline.scheduler
-    bare = plain(own)
-    pipeline.scheduler = bare if drift is None else drift.apply(bare)
-    try:
-        yield
-    finally:
-        pipeline.scheduler = own
 
 
 @dataclass(frozen=True, eq=False)

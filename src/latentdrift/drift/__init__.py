@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentdrift.drift.attachment import drift_of, plain, remove, shift_start, with_drift
+    from latentdrift.drift.attachment import drift_of, plain, remove, sampling_under, shift_start, with_drift
     from latentdrift.drift.learned import LearnedDrift
     from latentdrift.drift.moments import LatentMoments
     from latentdrift.drift.scheduler import DriftedScheduler
@@ -31,6 +31,7 @@ _HOME = {
     "drift_of": "attachment",
     "plain": "attachment",
     "remove": "attachment",
+    "sampling_under": "attachment",
     "shift_start": "attachment",
     "with_drift": "attachment",
     "noise_and_latents": "target",
@@ -53,6 +54,7 @@ __all__ = [
     "noisy_latents",
     "plain",
     "remove",
+    "sampling_under",
     "save_drift",
     "shift_start",
     "training_noise",

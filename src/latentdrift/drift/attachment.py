@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -66,6 +68,18 @@ def with_drift(target: T) -> T:
     config: Any = getattr(target, "config", {})
     saved = config.get(CONFIG_KEY)
     return target if saved is None or drift_of(target) else LatentDrift.from_dict(saved).apply(target)
+
+
+@contextmanager
+def sampling_under(pipeline: Any, drift: LatentDrift | None) -> Iterator[None]:
+    """Put a drift in place of the pipeline's own within the block; None takes it off."""
+    own = pipeline.scheduler
+    bare = plain(own)
+    pipeline.scheduler = bare if drift is None else drift.apply(bare)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
 
 
 def shift_start(scheduler: Any, latents: torch.Tensor) -> torch.Tensor:

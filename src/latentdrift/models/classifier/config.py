@@ -29,8 +29,8 @@ class ClassifierConfig:
     role: Literal["guide", "judge"] = "guide"
     """guide searches and steers, judge scores. Under one seed the two share no subject and no image."""
     network: str = "small"
-    """small (from nothing); efficientnet-lite0 (from ImageNet's weights, which are installed); timm:NAME, torchvision:NAME,
-    monai:NAME or torchxrayvision:NAME, such as timm:resnet18."""
+    """small, from nothing; efficientnet-lite0, from ImageNet's weights, which are installed; timm:NAME,
+    torchvision:NAME, monai:NAME or torchxrayvision:NAME, such as timm:resnet18."""
     pretrained: bool = False
     """Begin with the network's published weights; its library downloads them."""
     size: int = 128
