@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -34,13 +35,15 @@ from latentdrift.counterfactual.guidance import image_objective
 from latentdrift.data import ImageTransform, edit_pairs
 from latentdrift.data.simulate import simulate_cohort, true_counterfactual
 from latentdrift.edit import EditResult
-from latentdrift.evaluate import frechet_distance, load_extractor
+from latentdrift.evaluate import kernel_distance, load_extractor
 from latentdrift.evaluate.auc import classifier_figures
-from latentdrift.evaluate.counterfactuals import errors_against_truth, identity
+from latentdrift.evaluate.counterfactuals import Estimate, errors_against_truth, identity
 from latentdrift.evaluate.evidence import edit_evidence
 from latentdrift.finetune import TrainingConfig, finetune_method
 from latentdrift.models.classifier import Classifier, ClassifierConfig, load_classifier, train_classifier
 from latentdrift.report import counterfactual_figure
+
+Figures = dict[str, Any]
 
 FRACTIONS = {"train": 0.75, "validation": 0.05, "test": 0.2}
 """As `training.brain` divides its slices, so that the test part is held out from `tiny-brain` too."""
@@ -81,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """The images and the parts of one cohort."""
 
@@ -130,6 +133,16 @@ class Study:
         train = self.parts["train"]
         taken = train.take(min(self.args.pairs, len(train)), seed=1)
         return write_pairs(taken, str(self.model("none")), self.args.attribute, self.folder / "pairs")
+
+    def other(self, value: str) -> str:
+        """Return the class that is not this one."""
+        first, second = self.args.values
+        return str(second if value == first else first)
+
+    @functools.cache  # noqa: B019 - one study a process
+    def features(self, cohort: Cohort) -> Any:
+        """Return the features of real images, (N, d)."""
+        return load_extractor("efficientnet-lite0")(read(cohort, 128))
 
     def write_split(self) -> Path:
         """Write down who is in which part."""
@@ -189,12 +202,11 @@ def labelled(cohort: Cohort, name: str, values: list[str]) -> Cohort:
     return Cohort(records, cohort.root, cohort.name, name)
 
 
-def directions(study: Study) -> Iterator[tuple[str, str, Cohort]]:
-    """Yield source class, wanted class, and the held-out images."""
-    first, second = study.args.values
-    for source, target in ((first, second), (second, first)):
+def directions(study: Study) -> Iterator[tuple[str, Cohort]]:
+    """Yield each class and its held-out images."""
+    for source in study.args.values:
         held_out = study.parts["test"].where(**{study.args.attribute: source})
-        yield source, target, held_out.take(min(study.args.count, len(held_out)), seed=0)
+        yield source, held_out.take(min(study.args.count, len(held_out)), seed=0)
 
 
 def read(cohort: Cohort, size: int) -> torch.Tensor:
@@ -250,37 +262,28 @@ def edit(study: Study, editor: str, drift: str, source: str, target: str, held_o
     )
 
 
-def judge(study: Study, result: EditResult, source: str, target: str, held_out: Cohort) -> dict[str, Any]:
-    """Return the figures of one direction."""
-    name = study.args.attribute
-    subjects = [record.subject or record.key for record in held_out]
+def judge(study: Study, result: EditResult, placebo: EditResult | None, source: str, held_out: Cohort) -> Figures:
+    """Return what guide and judge say of edits into the other class, and how alike they are; a figure by name."""
+    name, target = study.args.attribute, study.other(source)
     found = edit_evidence(
         result,
         sources=[{**record.attributes, name: source} for record in held_out],
         targets=[{**record.attributes, name: target} for record in held_out],
         guide=study.classifier("guide"),
         judges=[study.classifier("judge")],
-        subjects=subjects,
+        subjects=subjects_of(held_out),
+        placebo=placebo,
     )
-    extractor = load_extractor("efficientnet-lite0")
-    gallery = study.parts["test"]
-    real = extractor(read(gallery, result.source.shape[-1]))
-    made = extractor(result.image)
-    whose = identity(made, subjects, real, [record.subject or record.key for record in gallery])
+    extractor, gallery = load_extractor("efficientnet-lite0"), study.parts["test"]
+    real, made = study.features(gallery), extractor(result.image)
+    # The source itself is in the gallery: of most people there is no other image.
+    whose = identity(made, subjects_of(held_out), real, subjects_of(gallery))
     wanted = np.array([record.attributes[name] == target for record in gallery])
-    own = np.array([record.attributes[name] == source for record in gallery])
-    figures = {
+    figures: Figures = {
         **found.summary,
-        "identity": {
-            "value": whose.rate.value,
-            "low": whose.rate.interval.low,
-            "high": whose.rate.interval.high,
-            "n": whose.rate.n,
-            "chance": whose.chance,
-        },
-        "frechet_to_wanted_class": float(frechet_distance(made, real[wanted])),
-        "frechet_of_sources": float(frechet_distance(extractor(result.source), real[wanted])),
-        "frechet_between_classes": float(frechet_distance(real[own], real[wanted])),
+        "identity": {**as_figure(whose.rate), "chance": whose.chance},
+        "kernel_distance_to_wanted_class": float(kernel_distance(made, real[wanted]).value),
+        "kernel_distance_of_sources": float(kernel_distance(extractor(result.source), real[wanted]).value),
     }
     if study.args.data == "simulated":
         truth = torch.stack(
@@ -289,14 +292,46 @@ def judge(study: Study, result: EditResult, source: str, target: str, held_out: 
                 for record in held_out
             ]
         )
-        for key, made_image in (("truth", result.image), ("truth_of_composed", result.composed())):
-            errors = errors_against_truth(result.source, made_image, truth, subjects)
-            figures[key] = {
-                field.name: getattr(errors, field.name)._asdict()
-                for field in dataclasses.fields(errors)
-                if field.name != "per_image"
-            }
+        errors = errors_against_truth(result.source, result.image, truth, subjects_of(held_out))
+        names = [field.name for field in dataclasses.fields(errors) if field.name != "per_image"]
+        figures["truth"] = {key: as_figure(getattr(errors, key)) for key in names}
     return figures
+
+
+def as_figure(estimate: Estimate) -> dict[str, float]:
+    """Return an estimate as JSON has it."""
+    low, high = estimate.interval
+    return {"value": estimate.value, "low": low, "high": high, "n": estimate.n}
+
+
+def subjects_of(cohort: Cohort) -> list[str]:
+    """Return whose image each is."""
+    return [record.subject or record.key for record in cohort]
+
+
+def measure(study: Study, editor: str, drift: str, source: str, held_out: Cohort) -> dict[str, Any]:
+    """Edit the images of one class into the other, and return the figures of the direction.
+
+    `as_made` are those of the images that come out. `composed` are those of the sources plus what the edit changed in
+    comparison with the reconstruction, so that the blur of autoencoder and inversion is neither change nor evidence.
+    """
+    began = time.monotonic()
+    result = edit(study, editor, drift, source, study.other(source), held_out)
+    row: dict[str, Any] = {"source": source, "target": study.other(source), "images": len(held_out)}
+    row["seconds_an_image"] = (time.monotonic() - began) / len(held_out)
+    row["as_made"] = judge(study, result, None, source, held_out)
+    if result.reconstruction is not None:
+        composed = dataclasses.replace(result, image=result.composed())
+        untouched = dataclasses.replace(result, image=result.source)
+        row["composed"] = judge(study, composed, untouched, source, held_out)
+    shown = result.image if result.reconstruction is None else result.composed()
+    counterfactual_figure(
+        study.folder / f"{editor}-{drift}-{study.other(source).replace(' ', '-')}.png",
+        list(result.source[:6]),
+        list(shown[:6]),
+        title=f"{editor}, drift {drift}: {source} → {study.other(source)}",
+    )
+    return row
 
 
 def main() -> None:
@@ -314,26 +349,7 @@ def main() -> None:
             began = time.monotonic()
             study.model(drift, instruct=editor == "instruct_pix2pix")
             trained = time.monotonic() - began
-            rows = []
-            for source, target, held_out in directions(study):
-                began = time.monotonic()
-                result = edit(study, editor, drift, source, target, held_out)
-                seconds = time.monotonic() - began
-                rows.append(
-                    {
-                        "source": source,
-                        "target": target,
-                        "images": len(held_out),
-                        "seconds_an_image": seconds / len(held_out),
-                        **judge(study, result, source, target, held_out),
-                    }
-                )
-                counterfactual_figure(
-                    study.folder / f"{editor}-{drift}-{target.replace(' ', '-')}.png",
-                    list(result.source[:6]),
-                    list(result.image[:6]),
-                    title=f"{editor}, drift {drift}: {source} → {target}",
-                )
+            rows = [measure(study, editor, drift, source, held_out) for source, held_out in directions(study)]
             record = {"editor": editor, "drift": drift, "training_seconds": round(trained, 1), "rows": rows}
             partial = file.with_suffix(".partial")
             partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
