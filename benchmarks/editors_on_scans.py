@@ -283,7 +283,7 @@ def judge(study: Study, result: EditResult, placebo: EditResult | None, source: 
         **found.summary,
         "identity": {**as_figure(whose.rate), "chance": whose.chance},
         "kernel_distance_to_wanted_class": float(kernel_distance(made, real[wanted]).value),
-        "kernel_distance_of_sources": float(kernel_distance(extractor(result.source), real[wanted]).value),
+        "kernel_distance_of_sources": float(kernel_distance(study.features(held_out), real[wanted]).value),
     }
     if study.args.data == "simulated":
         truth = torch.stack(
