@@ -64,7 +64,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Did you mean 'finetune'?" in refused(capsys, "fine-tune")
+    assert "Did you mean 'finetune' or" in refused(capsys, "fine-tune")
 
 
 @pytest.mark.parametrize("command", OURS)
