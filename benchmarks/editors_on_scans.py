@@ -51,7 +51,7 @@ EDITORS: dict[str, dict[str, Any]] = {
     "prompt_swap": {"guidance": 3.0},
     "sdedit": {"guidance": 5.0, "strength": 0.5},
     "pix2pix_zero": {"guidance": 3.0},
-    "classifier_guided": {"guidance": 1.0, "config": {"begin": 0.34}},
+    "classifier_guided": {"guidance": 1.0, "config": {"begin": 0.34, "scale": 1.0}},
     "instruct_pix2pix": {"guidance": 5.0},
 }
 """Settings of each editor, the same with and without drift, on every cohort."""

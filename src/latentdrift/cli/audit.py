@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 KINDS = {
     "leakage": "subjects and near-duplicate images shared by the parts of a cohort",
+    "privacy": "copies of training images among synthetic ones, and whether one can tell who was in the training",
 }
 """Kinds of audit; each is the module `audit_<kind>` of this package."""
 
