@@ -211,13 +211,16 @@ def extractor(options: LeakageOptions, tell: Callable[[int, int], None]) -> Call
     if options.features in (HASH, THUMBNAIL):
         return None
     from latentdrift.errors import UnknownNameError
-    from latentdrift.evaluate.features import feature_extractor
+    from latentdrift.evaluate.features import extractor_class, extractor_names
 
-    if options.features not in feature_extractor.names():
-        raise UnknownNameError("kind of features", options.features, [HASH, THUMBNAIL, *feature_extractor.names()])
+    try:
+        kind = extractor_class(options.features)
+    except UnknownNameError:
+        known = [HASH, THUMBNAIL, *extractor_names()]
+        raise UnknownNameError("kind of features", options.features, known) from None
     from latentdrift.data import ImageTransform
 
-    network = feature_extractor.get(options.features)(weights=options.weights, device=options.device)
+    network = kind(weights=options.weights, device=options.device)
     transform = ImageTransform(size=128)
 
     def embed(records: Sequence[Record]) -> Any:

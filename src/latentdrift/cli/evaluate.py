@@ -31,7 +31,8 @@ class EvaluateOptions:
     where: tuple[str, ...] = ()
     """Only images with these attributes, in both folders, such as stage=MildDemented."""
     extractor: str = "default"
-    """Feature extractor: inception, efficientnet-lite0, or default, the first of them whose weights are at hand."""
+    """Feature extractor: inception, efficientnet-lite0, timm:NAME, torchxrayvision, radimagenet, judge:FOLDER of a
+    trained classifier, or default, the first of the first two whose weights are at hand."""
     weights: Path | None = None
     """File with the extractor's weights."""
     size: int | None = None

@@ -33,7 +33,7 @@ def describe_installation() -> dict[str, object]:
     import psutil
 
     from latentdrift.edit.editor import editor
-    from latentdrift.evaluate import feature_extractor, resolve_extractor
+    from latentdrift.evaluate import extractor_names, resolve_extractor
     from latentdrift.finetune import finetune_method
     from latentdrift.finetune.folder import package_versions
     from latentdrift.generate import SAMPLERS
@@ -50,7 +50,7 @@ def describe_installation() -> dict[str, object]:
         "editors": ", ".join(editor.names()),
         "drift rules": "start, forward, paper, matched",
         "samplers": ", ".join(SAMPLERS),
-        "feature extractors": ", ".join(feature_extractor.names()) + f" (default here: {resolve_extractor('default')})",
+        "feature extractors": ", ".join(extractor_names()) + f" (default here: {resolve_extractor('default')})",
     }
 
 
