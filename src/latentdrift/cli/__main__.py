@@ -15,7 +15,7 @@ from contextlib import suppress
 COMMANDS = {
     "prepare": "bring a data set, DICOM or NIfTI files to a cohort of images",
     "simulate": "make a cohort of simulated brains or chests whose true counterfactuals are known",
-    "audit": "check a cohort: subjects and near-duplicates shared by its parts",
+    "audit": "check a cohort for leakage between its parts, and synthetic images for copies of patients",
     "finetune": "fine-tune a base model on a folder of images, with or without drift",
     "generate": "make images from prompts or attributes",
     "counterfactual": "show what real images would look like under other attributes",
@@ -24,6 +24,7 @@ COMMANDS = {
     "ladder": "show one image under values from a to b: ages, stages, drifts, guidance scales",
     "figure": "draw a figure of the paper from any run: counterfactuals, seeds, latents or methods",
     "evaluate": "compare a folder of images with another: FID, KID, background",
+    "utility": "measure what synthetic images are worth for training: AUC on real ones",
     "demo": "the whole path on simulated brains, in minutes, ending in one page",
     "info": "what is installed, which models and methods there are, what a model was trained on",
 }

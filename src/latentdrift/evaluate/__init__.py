@@ -16,34 +16,56 @@ from latentdrift.evaluate.features import (
     resolve_extractor,
 )
 from latentdrift.evaluate.interval import Interval, frechet_interval, kernel_interval
-from latentdrift.evaluate.pairs import psnr, ssim
+from latentdrift.evaluate.pairs import PairFigures, lpips, ms_ssim, pair_figures, psnr, ssim
 from latentdrift.evaluate.sets import EvaluationResult, evaluate_sets
 from latentdrift.evaluate.tone import corner_background, tint
 
 if TYPE_CHECKING:
     from latentdrift.evaluate.auc import class_auc, classifier_figures
+    from latentdrift.evaluate.delong import auc_interval, paired_test
     from latentdrift.evaluate.evidence import EditEvidence, edit_evidence
     from latentdrift.evaluate.extrapolation import Extrapolation, extrapolation_message, frechet_at_infinity
+    from latentdrift.evaluate.fairness import (
+        GroupFigures,
+        auc_by_group,
+        demographic_groups,
+        equal_parts,
+        figure_by_group,
+        mean_by_group,
+    )
     from latentdrift.evaluate.interval import ManifoldIntervals, gaussian_interval, manifold_intervals
     from latentdrift.evaluate.manifold import ManifoldFigures, manifold_figures
     from latentdrift.evaluate.mmd import GaussianDistance, cmmd, gaussian_distance
+    from latentdrift.evaluate.utility import UtilityConfig, UtilityResult, compare_settings, measure_utility
 
 _HOME = {
     "EditEvidence": "evidence",
-    "class_auc": "auc",
-    "classifier_figures": "auc",
-    "edit_evidence": "evidence",
     "Extrapolation": "extrapolation",
     "GaussianDistance": "mmd",
+    "GroupFigures": "fairness",
     "ManifoldFigures": "manifold",
     "ManifoldIntervals": "interval",
+    "UtilityConfig": "utility",
+    "UtilityResult": "utility",
+    "auc_by_group": "fairness",
+    "auc_interval": "delong",
+    "class_auc": "auc",
+    "classifier_figures": "auc",
     "cmmd": "mmd",
+    "compare_settings": "utility",
+    "demographic_groups": "fairness",
+    "edit_evidence": "evidence",
+    "equal_parts": "fairness",
     "extrapolation_message": "extrapolation",
+    "figure_by_group": "fairness",
     "frechet_at_infinity": "extrapolation",
     "gaussian_distance": "mmd",
     "gaussian_interval": "interval",
     "manifold_figures": "manifold",
     "manifold_intervals": "interval",
+    "mean_by_group": "fairness",
+    "measure_utility": "utility",
+    "paired_test": "delong",
 }
 
 __all__ = [
@@ -52,22 +74,32 @@ __all__ = [
     "Extrapolation",
     "FeatureExtractor",
     "GaussianDistance",
+    "GroupFigures",
     "Interval",
     "KernelDistance",
     "ManifoldFigures",
     "ManifoldIntervals",
+    "PairFigures",
     "SmallSampleWarning",
+    "UtilityConfig",
+    "UtilityResult",
+    "auc_by_group",
+    "auc_interval",
     "class_auc",
     "classifier_figures",
     "cmmd",
+    "compare_settings",
     "corner_background",
+    "demographic_groups",
     "edit_evidence",
+    "equal_parts",
     "evaluate_sets",
     "extractor_class",
     "extractor_family",
     "extractor_names",
     "extrapolation_message",
     "feature_extractor",
+    "figure_by_group",
     "frechet_at_infinity",
     "frechet_distance",
     "frechet_interval",
@@ -76,8 +108,14 @@ __all__ = [
     "kernel_distance",
     "kernel_interval",
     "load_extractor",
+    "lpips",
     "manifold_figures",
     "manifold_intervals",
+    "mean_by_group",
+    "measure_utility",
+    "ms_ssim",
+    "pair_figures",
+    "paired_test",
     "psnr",
     "resolve_extractor",
     "ssim",
