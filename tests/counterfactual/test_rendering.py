@@ -87,7 +87,7 @@ def test_the_drift_shifts_the_noise_that_was_found_without(
     )
     render = renderer(request)
     found = pixels(render({"delta": delta}))
-    assert torch.allclose(found, decode_latents(bare, latents), atol=1e-5)
+    assert torch.allclose(found, decode_latents(bare, latents), atol=1e-4)
     assert (found - pixels(render({"delta": 0.0}))).abs().mean() > 1e-3
 
 
