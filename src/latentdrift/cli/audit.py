@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
+
+from latentdrift.cli.kinds import run_kind
 
 KINDS = {
     "leakage": "subjects and near-duplicate images shared by the parts of a cohort",
@@ -25,12 +25,4 @@ kinds:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
-    from latentdrift.errors import UnknownNameError
-
-    if not arguments or arguments[0] in ("-h", "--help"):
-        kinds = "\n".join(f"  {name:<12}{text}" for name, text in KINDS.items())
-        print(USAGE.format(kinds=kinds), file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    if arguments[0] not in KINDS:
-        raise UnknownNameError("kind of audit", arguments[0], KINDS)
-    return int(importlib.import_module(f"latentdrift.cli.audit_{arguments[0]}").main(arguments[1:]) or 0)
+    return run_kind("audit", KINDS, USAGE, arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from latentdrift.cli.editing import EditingOptions, parse_editing
 from latentdrift.cli.models import ModelOptions
 from latentdrift.cli.selection import SelectionOptions
-from latentdrift.cli.show import Tell, print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 
 if TYPE_CHECKING:
     from latentdrift.edit import EditResult
@@ -160,18 +160,6 @@ def main(arguments: Sequence[str]) -> int:
         options.json,
     )
     return 0
-
-
-def counting(tell: Tell, what: str, total: int) -> Callable[[int], None]:
-    """Return what adds up the images finished and shows them."""
-    done = 0
-
-    def finished(count: int) -> None:
-        nonlocal done
-        done += count
-        tell(what, done, total)
-
-    return finished
 
 
 def round_trip(result: EditResult) -> dict[str, str]:

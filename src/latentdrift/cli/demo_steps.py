@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.cli.show import Tell
+from latentdrift.cli.show import Tell, counting
 
 if TYPE_CHECKING:
     import torch
@@ -182,13 +182,6 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
     pipeline = load_pipeline(model)
     template = PromptTemplate(TEMPLATE)
     source = torch.stack([read_image(record.image) for record in subjects])
-    done = 0
-
-    def finished(number: int) -> None:
-        nonlocal done
-        done += number
-        tell("editing", done, len(subjects))
-
     result = make_counterfactuals(
         pipeline,
         source,
@@ -197,7 +190,7 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
         steps=SAMPLING_STEPS,
         guidance=EDIT_GUIDANCE,
         batch_size=24,
-        progress=finished,
+        progress=counting(tell, "editing", len(subjects)),
     )
     truth = torch.stack(
         [

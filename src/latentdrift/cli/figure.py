@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
+
+from latentdrift.cli.kinds import run_kind
 
 KINDS = {
     "counterfactuals": "source, counterfactual and signed difference, beside the truth or the later scan (Figure 1)",
@@ -28,12 +28,4 @@ kinds:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
-    from latentdrift.errors import UnknownNameError
-
-    if not arguments or arguments[0] in ("-h", "--help"):
-        kinds = "\n".join(f"  {name:<17}{text}" for name, text in KINDS.items())
-        print(USAGE.format(kinds=kinds), file=sys.stdout if arguments else sys.stderr)
-        return 0 if arguments else 2
-    if arguments[0] not in KINDS:
-        raise UnknownNameError("kind of figure", arguments[0], KINDS)
-    return int(importlib.import_module(f"latentdrift.cli.figure_{arguments[0]}").main(arguments[1:]) or 0)
+    return run_kind("figure", KINDS, USAGE, arguments)

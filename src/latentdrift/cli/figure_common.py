@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,6 @@ from latentdrift.errors import ConfigurationError
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
-    from latentdrift.cli.show import Tell
     from latentdrift.data import Cohort
 
 
@@ -105,18 +104,6 @@ def prompts_of(
     template = PromptTemplate.restore(card.template)
     wishes = all_combinations(card, parse_attributes(attributes, card, "--attributes"), template.required_names)
     return [template.caption(wish) for wish in wishes], [", ".join(map(str, wish.values())) for wish in wishes]
-
-
-def counted(tell: Tell, what: str, total: int) -> Callable[[int], None]:
-    """Return what is called with the number of images finished since the last call."""
-    done = 0
-
-    def finished(count: int) -> None:
-        nonlocal done
-        done += count
-        tell(what, done, total)
-
-    return finished
 
 
 def wrapped(text: str, width: int = 18) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.cli.figure_common import FigureOptions, check_out, counted, finish, split_part
+from latentdrift.cli.figure_common import FigureOptions, check_out, finish, split_part
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 from latentdrift.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def from_run(options: CounterfactualsOptions, warnings: list[str]) -> tuple[Rows
             strength=options.strength,
             seeds=[options.seed + index for index in range(len(images))],
             batch_size=options.batch_size,
-            progress=counted(tell, "counterfactuals", len(records)),
+            progress=counting(tell, "counterfactuals", len(records)),
         )
     if card.gray:
         result = gray_edit(result)

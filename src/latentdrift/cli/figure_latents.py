@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.cli.figure_common import RunOptions, check_out, counted, finish, prompts_of, split_part
+from latentdrift.cli.figure_common import RunOptions, check_out, finish, prompts_of, split_part
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     drift = drift_of(pipeline)
     curves: dict[str, LatentCurve] = {}
     with progress(options.quiet) as tell:
-        finished = counted(tell, "samples", options.count * (1 if drift is None else 2))
+        finished = counting(tell, "samples", options.count * (1 if drift is None else 2))
         known, which = training_latents(options, pipeline)
         if drift is None:
             warnings.append("The model has no drift: give --drift to see one beside it, such as --drift 0.07.")

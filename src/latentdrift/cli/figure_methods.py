@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentdrift.cli.figure_common import FigureOptions, check_out, counted, finish, wrapped
+from latentdrift.cli.figure_common import FigureOptions, check_out, finish, wrapped
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 
 DESCRIPTION = """Draw samples of several runs side by side, a row a class (Figure 4 of the paper).
 
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
                 steps=options.steps,
                 guidance=options.guidance,
                 batch_size=options.batch_size,
-                progress=counted(tell, f"{run}", len(many)),
+                progress=counting(tell, f"{run}", len(many)),
             ).unflatten(0, (len(prompts), options.samples))
             if card.gray:
                 images = as_gray(images)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from latentdrift.cli.figure_common import RunOptions, check_out, counted, finish, prompts_of, wrapped
+from latentdrift.cli.figure_common import RunOptions, check_out, finish, prompts_of, wrapped
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 
 DESCRIPTION = """Draw the same noise under drifts from a to b: a strip a prompt (Figure 2 of the paper).
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
             steps=options.steps,
             guidance=options.guidance,
             batch_size=options.batch_size,
-            progress=counted(tell, "images", len(prompts) * len(deltas)),
+            progress=counting(tell, "images", len(prompts) * len(deltas)),
         )
     card = pipeline.latentdrift_card
     if card is not None and card.gray:

@@ -13,7 +13,7 @@ import tyro
 from latentdrift.cli.editing import EditingOptions, parse_editing
 from latentdrift.cli.models import ModelOptions
 from latentdrift.cli.scans import ScanOptions
-from latentdrift.cli.show import print_result, progress
+from latentdrift.cli.show import counting, print_result, progress
 from latentdrift.errors import ConfigurationError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -121,13 +121,6 @@ def main(arguments: Sequence[str]) -> int:
     repeated = torch.stack([image] * batch)
     device = pipeline.unet.device
     with progress(options.quiet) as tell:
-        done = 0
-
-        def finished(count: int) -> None:
-            nonlocal done
-            done += count
-            tell("frames", done, len(values))
-
         result = ladder(
             pipeline,
             image,
@@ -146,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
             seeds=[options.seed],
             objective=objective_of(options, classifiers.guide, targets[:batch], repeated, device),
             batch_size=options.batch_size,
-            progress=finished,
+            progress=counting(tell, "frames", len(values)),
         )
     if card.gray:
         result = in_gray(result)

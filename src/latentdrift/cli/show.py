@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -69,3 +69,15 @@ def print_result(facts: Mapping[str, Any], as_json: bool) -> None:
         if isinstance(value, list | tuple):
             value = ("\n" + " " * (width + 2)).join(str(part) for part in value)
         print(f"{name:<{width}}  {value}")
+
+
+def counting(tell: Tell, what: str, total: int) -> Callable[[int], None]:
+    """Return what adds up the images finished and shows them."""
+    done = 0
+
+    def finished(count: int) -> None:
+        nonlocal done
+        done += count
+        tell(what, done, total)
+
+    return finished
