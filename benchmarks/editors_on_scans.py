@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=600, help="of fine-tuning")
     parser.add_argument("--instruct-steps", type=int, default=300, help="of fine-tuning instruct_pix2pix")
     parser.add_argument("--network", default="efficientnet-lite0", help="of guide and judge")
+    parser.add_argument("--guide-network", default="small", help="of the guide that classifier_guided follows")
+    parser.add_argument("--guide-epochs", type=int, default=20, help="of training that guide")
     parser.add_argument("--epochs", type=int, default=8, help="of training guide and judge")
     parser.add_argument("--pairs", type=int, default=200, help="made by the first model where a cohort has no visits")
     parser.add_argument("--visits", action="store_true", help="train instruct_pix2pix on the cohort's own visits")
@@ -153,9 +155,17 @@ class Study:
             csv.writer(file).writerows([("file_name", "part"), *rows])
         return path
 
-    def classifier(self, role: str) -> Classifier:
+    def guide_of(self, editor: str) -> Classifier:
+        """Return the guide; for an editor that follows it, one of another architecture than the judge.
+
+        Networks that are alike are convinced by the same grain.
+        """
+        follows = editor == "classifier_guided"
+        return self.classifier("guide", self.args.guide_network) if follows else self.classifier("guide")
+
+    def classifier(self, role: Literal["guide", "judge"], network: str | None = None) -> Classifier:
         """Train a classifier, or find it done."""
-        folder = self.folder / role
+        folder = self.folder / (f"{role}-{network}" if network else role)
         if not folder.exists():
             train_classifier(
                 self.cohort,
@@ -164,9 +174,9 @@ class Study:
                     attribute=self.args.attribute,
                     classes=tuple(self.args.values),
                     role=role,
-                    network=self.args.network,
+                    network=network or self.args.network,
                     learning_rate=3e-4,
-                    epochs=self.args.epochs,
+                    epochs=self.args.guide_epochs if network else self.args.epochs,
                     patience=4,
                 ),
                 split=self.write_split(),
@@ -245,7 +255,7 @@ def edit(study: Study, editor: str, drift: str, source: str, target: str, held_o
         before, after = [], instructions(study, source, target, len(held_out))
     objective = None
     if editor == "classifier_guided":
-        guide = study.classifier("guide")
+        guide = study.guide_of(editor)
         objective = image_objective(guide, [guide.index(target)] * len(images), images, ObjectiveConfig())
     options = dict(EDITORS[editor])
     return make_counterfactuals(
@@ -262,14 +272,16 @@ def edit(study: Study, editor: str, drift: str, source: str, target: str, held_o
     )
 
 
-def judge(study: Study, result: EditResult, placebo: EditResult | None, source: str, held_out: Cohort) -> Figures:
+def judge(
+    study: Study, guide: Classifier, result: EditResult, placebo: EditResult | None, source: str, held_out: Cohort
+) -> Figures:
     """Return what guide and judge say of edits into the other class, and how alike they are; a figure by name."""
     name, target = study.args.attribute, study.other(source)
     found = edit_evidence(
         result,
         sources=[{**record.attributes, name: source} for record in held_out],
         targets=[{**record.attributes, name: target} for record in held_out],
-        guide=study.classifier("guide"),
+        guide=guide,
         judges=[study.classifier("judge")],
         subjects=subjects_of(held_out),
         placebo=placebo,
@@ -317,13 +329,14 @@ def measure(study: Study, editor: str, drift: str, source: str, held_out: Cohort
     """
     began = time.monotonic()
     result = edit(study, editor, drift, source, study.other(source), held_out)
+    guide = study.guide_of(editor)
     row: dict[str, Any] = {"source": source, "target": study.other(source), "images": len(held_out)}
     row["seconds_an_image"] = (time.monotonic() - began) / len(held_out)
-    row["as_made"] = judge(study, result, None, source, held_out)
+    row["as_made"] = judge(study, guide, result, None, source, held_out)
     if result.reconstruction is not None:
         composed = dataclasses.replace(result, image=result.composed())
         untouched = dataclasses.replace(result, image=result.source)
-        row["composed"] = judge(study, composed, untouched, source, held_out)
+        row["composed"] = judge(study, guide, composed, untouched, source, held_out)
     shown = result.image if result.reconstruction is None else result.composed()
     counterfactual_figure(
         study.folder / f"{editor}-{drift}-{study.other(source).replace(' ', '-')}.png",
@@ -369,7 +382,7 @@ def write_summary(study: Study) -> None:
         "threads": torch.get_num_threads(),
         "cells": cells,
     }
-    for role in ("guide", "judge"):
+    for role in ("guide", f"guide-{study.args.guide_network}", "judge"):
         card = study.folder / role / "classifier.json"
         if card.exists():
             told = json.loads(card.read_text())

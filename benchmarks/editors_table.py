@@ -85,8 +85,8 @@ def tables(facts: Mapping[str, Any]) -> str:
                 found += [number(best["truth"][key], 2) for key in ("edited", "nothing", "average")]
             text.append("| " + " | ".join(found) + " |")
         text.append("")
-    for role in ("guide", "judge"):
-        told = facts.get(role, {}).get("test", {})
+    for role in [key for key in facts if key.startswith(("guide", "judge"))]:
+        told = facts[role].get("test", {})
         if told:
             text.append(f"{role}: {json.dumps({key: told[key] for key in ('auc', 'accuracy') if key in told})}")
     return "\n".join(text)
