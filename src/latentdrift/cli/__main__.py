@@ -25,6 +25,7 @@ COMMANDS = {
     "figure": "draw a figure of the paper from any run: counterfactuals, seeds, latents or methods",
     "evaluate": "compare a folder of images with another: FID, KID, background",
     "utility": "measure what synthetic images are worth for training: AUC on real ones",
+    "benchmark": "measure the paper's tables, and ours, with and without drift",
     "demo": "the whole path on simulated brains, in minutes, ending in one page",
     "info": "what is installed, which models and methods there are, what a model was trained on",
 }
