@@ -21,7 +21,7 @@ from latentdrift.benchmark.summary import summarise
 from latentdrift.cli.__main__ import main
 
 SMALL: dict[str, Any] = {
-    "steps": 2, "batch_size": 4, "samples": 8, "sampling_steps": 3, "sampling_batch": 8, "seeds": (0,), "guidance": 1.0,
+    "steps": 2, "batch_size": 4, "samples": 16, "sampling_steps": 3, "sampling_batch": 8, "seeds": (0,), "guidance": 1.0,
 }  # fmt: skip
 
 
@@ -45,6 +45,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
         "drift-rules",
         toy_model,
         folder,
+        groups=("start", "paper", "relatives", "latents"),
         values=(0.1,),
         few=2,
         many=4,
@@ -53,12 +54,12 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
         search_points=3,
     )
     rows = summarise(plan, found)
-    assert len(rows) == len(plan.cells(workshop.data)) == 22
+    assert len(rows) == len(plan.cells(workshop.data)) == 14
     plain = rows[0]
     assert plain.row["trained with"] == "no drift"
     assert plain.against is None
     # Every row but the undrifted ones, at their own number of steps and size, has a control.
-    assert sum(row.against is None for row in rows) == 4
+    assert sum(row.against is None for row in rows) == 2
     assert all("fid" in row.differences for row in rows if row.against is not None)
     by_name = {
         (row.row["trained with"], row.row["sampled with"], row.row["steps"], row.row["latent"]): row for row in rows
@@ -73,7 +74,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
     files = write_results(plan, workshop, found, "latentdrift benchmark drift-rules", folder / "results")
     record = json.loads(files["json"].read_text())
     assert record["config"]["values"] == [0.1]
-    assert record["work"]["cells"] == 22
+    assert record["work"]["cells"] == 14
     assert record["data"]["test"] == len(workshop.parts.test)
     with files["csv"].open(newline="") as file:
         fids = {row["sampled with"]: float(row["value"]) for row in csv.DictReader(file) if row["figure"] == "fid"}
@@ -83,7 +84,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
     assert page.count("data:image/png") == 2
     assert "--report-only" not in page
     assert "biased upwards" in page
-    assert files["md"].read_text().count("\n") == 24
+    assert files["md"].read_text().count("\n") == 16
     assert "\\bottomrule" in files["tex"].read_text()
 
 
@@ -181,7 +182,7 @@ def test_the_perfect_edit_is_all_along_and_nothing_beside() -> None:
 def test_the_command_goes_on_and_reports(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any) -> None:
     words = [
         "benchmark", "prompts", "--data", str(toy_cohort), "--attribute", "stage", "--out", str(tmp_path / "out"),
-        "--base", str(toy_model), "--steps", "2", "--batch-size", "4", "--samples", "8", "--sampling-steps", "2",
+        "--base", str(toy_model), "--steps", "2", "--batch-size", "4", "--samples", "16", "--sampling-steps", "2",
         "--seeds", "0", "--sets", "simple", "--drifts", "none", "auto", "--quiet",
     ]  # fmt: skip
     assert main([*words, "--report-only", "--json"]) == 0

@@ -65,7 +65,7 @@ def test_more_seeds_and_rows_measure_only_what_is_new(workshop: Workshop) -> Non
     assert more.measured == [("c", 0), ("a", 1), ("c", 1)]
 
 
-@pytest.mark.parametrize("changed", [{"steps": 401}, {"guidance": 2.0}, {"samples": 10}])
+@pytest.mark.parametrize("changed", [{"steps": 401}, {"guidance": 2.0}, {"samples": 100}])
 def test_other_settings_are_other_cells(workshop: Workshop, changed: dict[str, Any]) -> None:
     run_cells(Counted(BenchmarkConfig(seeds=(0,))), workshop)
     other = Counted(BenchmarkConfig(seeds=(0,), **changed))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Part of a cell's key; raised where the same settings would give other figures."""
 
+LEAST_SAMPLES = 12
+"""Coverage takes five neighbours, and its interval halves of the images."""
+
 Row = dict[str, str]
 """What the table calls a row: name of a heading → entry."""
 Figures = dict[str, dict[str, float]]
@@ -59,9 +62,10 @@ class BenchmarkConfig:
     """One training and one set of noises each."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "samples", "sampling_steps", "sampling_batch"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        leasts = {"steps": 1, "batch_size": 1, "samples": LEAST_SAMPLES, "sampling_steps": 1, "sampling_batch": 1}
+        for name, least in leasts.items():
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ConfigurationError(f"seeds are {self.seeds}; give at least one, none twice, each 0 or more.")
         if self.mixed_precision not in get_args(get_type_hints(BenchmarkConfig)["mixed_precision"]):

@@ -100,6 +100,8 @@ class Workshop:
             options: settings of the method.
         """
         config, parts = self.config, self.parts
+        # Without a drift the rule says nothing: one model, whoever asks.
+        rule = rule if drift != "none" else "start"
         given = {"method": method, "drift": drift, "rule": rule if drift != "none" else "", "seed": seed}
         pairs = method == "instruct_pix2pix"
         training = TrainingConfig(

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Column, Figures, Row, benchmark, figure
 from latentdrift.errors import UnknownNameError
 
@@ -145,7 +147,7 @@ class DriftRules(Benchmark):
             return drift, {"delta": figure(abs(value)), "evaluations": figure(evaluations)}
         if wish.startswith("auto"):
             moments = cohort_moments(workshop, model, wish.removeprefix("auto-"))
-            size = float(abs(moments.mean).mean()) * gain_of(workshop.open(model), steps)
+            size = float(np.abs(np.asarray(moments.mean)).mean()) * gain_of(workshop.open(model), steps)
             return LatentDrift(moments, rule="start"), {"delta": figure(size)}
         return LatentDrift(float(wish), rule="start"), {"delta": figure(abs(float(wish)))}
 
