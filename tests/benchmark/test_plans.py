@@ -21,7 +21,8 @@ from latentdrift.benchmark.summary import summarise
 from latentdrift.cli.__main__ import main
 
 SMALL: dict[str, Any] = {
-    "steps": 2, "batch_size": 4, "samples": 16, "sampling_steps": 3, "sampling_batch": 8, "seeds": (0,), "guidance": 1.0,
+    "steps": 2, "batch_size": 4, "samples": 16, "sampling_steps": 3, "sampling_batch": 8, "seeds": (0,),
+    "guidance": 1.0,
 }  # fmt: skip
 
 
@@ -133,14 +134,33 @@ def test_prompts(toy_model: Path, folder: Path) -> None:
     ]
 
 
-def test_aging(toy_model: Path, folder: Path) -> None:
-    plan, _workshop, found = measured("aging", toy_model, folder, ages=("number",))
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 20 subjects with two visits each, three years apart, the later one a little darker."""
+    folder = tmp_path_factory.mktemp("visits")
+    rng = np.random.default_rng(0)
+    lines = ["file_name,subject,session,age,stage"]
+    for subject in range(20):
+        pixels = rng.integers(40, 240, (32, 32), dtype=np.uint8)
+        for session in (0, 1):
+            name = f"{subject:02d}-{session}.png"
+            Image.fromarray(pixels - np.uint8(8 * session)).save(folder / name)
+            lines.append(f"{name},s{subject:02d},{session},{70 + 3 * session},{('CN', 'AD')[subject % 2]}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_aging(toy_model: Path, folder: Path, visits: Path) -> None:
+    data = BenchmarkData(data=str(visits), attribute="stage")
+    plan, _workshop, found = measured("aging", toy_model, folder, data, ages=("number",))
     nothing, number, auto = summarise(plan, found)
     assert number.against == nothing.row
     assert auto.against == number.row
-    # A visit five years later is much like the first; a model trained for two steps makes something else.
-    assert nothing.figures["error"].value < number.figures["error"].value
+    # The later scan is the first one, 8 levels darker; a model trained for two steps makes something else.
+    assert nothing.figures["error"].value == pytest.approx(8.0, abs=0.01)
+    assert number.figures["error"].value > 20
     assert {"fid", "ssim", "psnr", "error"} <= set(number.figures)
+    assert number.differences["error"].value == number.figures["error"].value - nothing.figures["error"].value
 
 
 def test_truth(toy_model: Path, folder: Path) -> None:
@@ -148,6 +168,7 @@ def test_truth(toy_model: Path, folder: Path) -> None:
         "truth",
         toy_model,
         folder,
+        BenchmarkData(subjects=60, classes=("CN", "AD")),
         editors=("prompt_swap",),
         edit_steps=3,
         count=2,
@@ -158,7 +179,7 @@ def test_truth(toy_model: Path, folder: Path) -> None:
     for row in (none, forward, start):
         figures = {name: mean.value for name, mean in row.figures.items()}
         assert figures["against_nothing"] == pytest.approx(figures["error"] - figures["nothing"])
-        assert figures["images"] == 12  # two of each of three classes into each of the others
+        assert figures["images"] == 4  # two of each class
     # What doing nothing costs does not depend on who does it.
     assert len({row.figures["nothing"].value for row in (none, forward, start)}) == 1
 
@@ -213,7 +234,7 @@ def test_help_lists_the_benchmarks(capsys: Any) -> None:
     text = capsys.readouterr().out
     assert all(name in text for name in benchmark.names())
     assert main(["benchmark", "nothing"]) == 2
-    assert "drift-rules" in capsys.readouterr().err
+    assert "There is no benchmark 'nothing'" in capsys.readouterr().err
 
 
 def test_failed_cells_are_told(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any) -> None:

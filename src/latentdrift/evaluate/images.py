@@ -43,7 +43,7 @@ class ImageSet:
 
         from latentdrift.data import ImageTransform
 
-        read = _read_as_is if size is None else ImageTransform(size=size).read
+        read = read_as_is if size is None else ImageTransform(size=size).read
         for start in range(0, len(self.files), batch_size):
             yield to_bytes(torch.stack([read(path) for path in self.files[start : start + batch_size]]))
 
@@ -107,7 +107,7 @@ def _from_files(files: list[Path], root: Path | None, role: str) -> ImageSet:
     return ImageSet(role, names, frozenset(sizes), files=files)
 
 
-def _read_as_is(path: Path) -> torch.Tensor:
+def read_as_is(path: Path) -> torch.Tensor:
     """Return an image file as (3, H, W) in [-1, 1]."""
     import torch
 

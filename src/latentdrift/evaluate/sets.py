@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from latentdrift.errors import EvaluationError
+from latentdrift.errors import UnknownNameError
 from latentdrift.evaluate.distribution import (
     check_features,
     default_subset_size,
@@ -22,92 +19,18 @@ from latentdrift.evaluate.distribution import (
     kernel_distance,
     small_sample_message,
 )
+from latentdrift.evaluate.feature_cache import FeatureCache, Shelf
 from latentdrift.evaluate.features import FeatureExtractor, Progress, load_extractor
 from latentdrift.evaluate.images import ImageSet, common_size, digests, open_images
-from latentdrift.evaluate.interval import Interval, frechet_interval, kernel_interval
+from latentdrift.evaluate.interval import frechet_interval, kernel_interval
+from latentdrift.evaluate.result import EvaluationResult
+from latentdrift.evaluate.set_figures import more_figures
 from latentdrift.evaluate.tone import corner_background, tint
 
+if TYPE_CHECKING:
+    from latentdrift.evaluate.set_groups import GroupedFigures, GroupLabels
 
-@dataclass(frozen=True)
-class EvaluationResult:
-    """What `evaluate_sets` found. Distances carry the published names only on Inception features: see `extractor`."""
-
-    fid: float
-    """Fréchet distance of the features."""
-    kid: float
-    """Kernel distance: mean of the unbiased squared MMD over subsets."""
-    kid_std: float
-    """Its standard deviation over subsets."""
-    fid_interval: Interval | None
-    """Bootstrap interval of `fid` for sets of this size; None if not asked for."""
-    kid_interval: Interval | None
-    """Bootstrap interval of the kernel distance of the whole sets."""
-    confidence: float
-    """Coverage of the intervals."""
-    n_real: int
-    n_synthetic: int
-    extractor: str
-    """Name of the feature extractor that was used, also where `default` was asked for."""
-    feature_dim: int
-    image_size: tuple[int, int]
-    """Width and height at which images were compared."""
-    background_real: float
-    """Mean of the corners, 0..255."""
-    background_synthetic: float
-    tint_real: float
-    """Largest deviation of a channel from gray, in levels of 255."""
-    tint_synthetic: float
-    subsets: int
-    subset_size: int
-    seed: int
-    warnings: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return asdict(self)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Return the result as JSON, and write it to `path` if given (whole or not at all).
-
-        Raises:
-            EvaluationError: the file cannot be written.
-        """
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        if path is not None:
-            target = Path(path)
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(text, encoding="utf-8")
-                part.replace(target)
-            except OSError as error:
-                raise EvaluationError(
-                    f"{target} cannot be written ({error}). Free space, or choose another."
-                ) from error
-            finally:
-                with suppress(OSError):
-                    part.unlink()
-        return text
-
-    def rows(self) -> list[dict[str, str]]:
-        """Return the table of the result: figure, value, interval."""
-        published = self.extractor == "inception"
-
-        def row(name: str, value: str, interval: Interval | None = None, scale: float = 1.0, digits: int = 2) -> None:
-            ends = "" if interval is None else " to ".join(f"{end * scale:.{digits}f}" for end in interval)
-            table.append({"figure": name, "value": value, f"{self.confidence:.0%} interval": ends})
-
-        table: list[dict[str, str]] = []
-        row("FID" if published else f"Fréchet distance ({self.extractor})", f"{self.fid:.2f}", self.fid_interval)
-        kernel = "KID x 1000" if published else f"kernel distance x 1000 ({self.extractor})"
-        row(kernel, f"{self.kid * 1000:.2f} ± {self.kid_std * 1000:.2f}", self.kid_interval, 1000.0)
-        row("background, synthetic (0 to 255)", f"{self.background_synthetic:.2f}")
-        row("background, real", f"{self.background_real:.2f}")
-        row("tint, synthetic (levels of 255)", f"{self.tint_synthetic:.2f}")
-        row("tint, real", f"{self.tint_real:.2f}")
-        row("images, synthetic", str(self.n_synthetic))
-        row("images, real", str(self.n_real))
-        return table
+__all__ = ["EvaluationResult", "evaluate_sets"]
 
 
 def evaluate_sets(
@@ -125,6 +48,9 @@ def evaluate_sets(
     confidence: float = 0.95,
     seed: int = 0,
     progress: Progress | None = None,
+    figures: Literal["basic", "all"] = "basic",
+    groups: Sequence[GroupLabels] = (),
+    cache: FeatureCache | str | Path | None = None,
 ) -> EvaluationResult:
     """Return how far synthetic images are from real ones.
 
@@ -144,26 +70,46 @@ def evaluate_sets(
         confidence: coverage of the intervals.
         seed: of subsets and resamples.
         progress: called with (images done, images in all).
+        figures: basic, the Fréchet and the kernel distance; or all, the distance at infinite n, precision, recall,
+            density, coverage, the Gaussian MMD and the closest pairs as well, which take some seconds.
+        groups: by which attributes the figures are given too, from `shared_groups`.
+        cache: where features are kept, and looked for; None computes them all.
 
     Raises:
         EvaluationError: fewer than two images, NaN, different image sizes, or settings that do not fit.
-        UnknownNameError: an extractor nobody registered.
+        UnknownNameError: an extractor nobody registered, or another choice of figures.
         ModelError: the extractor's weights are not to be had.
         DataError: files that cannot be read.
     """
+    if figures not in ("basic", "all"):
+        raise UnknownNameError("choice of figures", figures, ("basic", "all"))
+    store = FeatureCache(cache) if isinstance(cache, (str, Path)) else cache
     sets = open_images(real, "real"), open_images(synthetic, "synthetic")
     size = common_size(*sets, size)
     network = load_extractor(extractor, weights=weights, device=device) if isinstance(extractor, str) else extractor
     total, done = len(sets[0]) + len(sets[1]), 0
     passes = []
     for images in sets:
-        passes.append(_pass(images, network, size, batch_size, done, total, progress))
+        passes.append(_pass(images, network, size, batch_size, done, total, progress, store))
         done += len(images)
     first, second = passes
     a, b = check_features(first.features, second.features)
     chosen = default_subset_size(min(len(a), len(b))) if subset_size is None else subset_size
     kernel = kernel_distance(a, b, subsets=subsets, subset_size=chosen, seed=seed)
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
+    more = None
+    if figures == "all":
+        more = more_figures(a, b, sets[0].names, sets[1].names, resamples=resamples, **settings)
+    by_group: tuple[GroupedFigures, ...] = ()
+    if groups:
+        # Here, for it brings the classifiers' libraries with it.
+        from latentdrift.evaluate.set_groups import figures_by_group
+
+        by_group = tuple(figures_by_group(a, b, labels, resamples=resamples, **settings) for labels in groups)
+    warnings = _warnings(*sets, first, second, int(a.shape[1]))
+    warnings += [] if more is None else more.notes
+    warnings += [note for one in by_group for note in one.notes]
+    warnings += dict.fromkeys(first.messages + second.messages)
     return EvaluationResult(
         fid=frechet_of_checked(a, b),
         kid=kernel.value,
@@ -183,7 +129,10 @@ def evaluate_sets(
         subsets=subsets,
         subset_size=chosen,
         seed=seed,
-        warnings=_warnings(*sets, first, second, int(a.shape[1])),
+        warnings=warnings,
+        more=more,
+        by_group=by_group,
+        from_cache=first.kept + second.kept,
     )
 
 
@@ -196,6 +145,9 @@ class _Pass:
     tint: float
     digests: list[bytes]
     size: tuple[int, int]
+    kept: int
+    """Images whose features were kept from an earlier pass."""
+    messages: list[str]
 
 
 def _pass(
@@ -206,17 +158,29 @@ def _pass(
     done: int,
     total: int,
     progress: Progress | None,
+    cache: FeatureCache | None,
 ) -> _Pass:
     features, backgrounds, tints, found, shape = [], [], [], [], (0, 0)
+    shelf: Shelf | None = None
     for batch in images.batches(batch_size, size):
-        features.append(network(batch, batch_size=batch_size))
+        own = digests(batch)
+        shape = (int(batch.shape[3]), int(batch.shape[2]))
+        if cache is not None and shelf is None:
+            shelf = cache.shelf(network, shape)
+        if shelf is None:
+            features.append(network(batch, batch_size=batch_size))
+        else:
+            features.append(shelf.features(batch, own, batch_size))
         backgrounds.append(corner_background(batch) * len(batch))
         tints.append(tint(batch))
-        found += digests(batch)
-        shape = (int(batch.shape[3]), int(batch.shape[2]))
+        found += own
         if progress:
             progress(done + len(found), total)
-    return _Pass(np.concatenate(features), sum(backgrounds) / len(found), max(tints), found, shape)
+    if cache is not None and shelf is not None:
+        shelf.write(cache)
+    kept, messages = (0, []) if shelf is None else (shelf.found, shelf.messages)
+    background = sum(backgrounds) / len(found)
+    return _Pass(np.concatenate(features), background, max(tints), found, shape, kept, messages)
 
 
 def _warnings(real: ImageSet, synthetic: ImageSet, first: _Pass, second: _Pass, dim: int) -> list[str]:

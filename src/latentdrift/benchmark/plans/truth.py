@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Column, Figures, Row, benchmark, estimate, figure
@@ -101,7 +102,7 @@ class Truth(Benchmark):
         model = workshop.model(seed, drift="auto" if drift == "forward" else "none", rule="forward")
         records, targets = self.wishes(workshop)
         result = self.edit(editor, drift, model, records, targets, workshop)
-        truth = true_images(workshop, records, targets)
+        truth = true_images(workshop, records, targets, result.source.shape[-1])
         edited, subjects = result.composed(), [record.subject or record.key for record in records]
         errors = errors_against_truth(result.source, edited, truth, subjects)
         along, beside = decomposed(result.source, edited, truth)
@@ -186,23 +187,16 @@ class Truth(Benchmark):
         return (judge.probabilities(edited).argmax(1) == wanted).astype(np.float64)
 
 
-def true_images(workshop: Workshop, records: list[Record], targets: list[str]) -> torch.Tensor:
-    """Return the true counterfactuals, (N, 3, H, W) in [-1, 1]."""
+def true_images(workshop: Workshop, records: list[Record], targets: list[str], size: int) -> torch.Tensor:
+    """Return the true counterfactuals, read as their sources are: (N, 3, size, size) in [-1, 1]."""
     import torch
 
-    from latentdrift.data.simulate import true_counterfactual
+    from latentdrift.data import ImageTransform
+    from latentdrift.data.edits import TRUTH
 
-    root, attribute = workshop.parts.cohort.root, workshop.parts.attribute
-    images = [
-        torch.from_numpy(true_counterfactual(root, record, None, **asked(attribute, target)))
-        for record, target in zip(records, targets, strict=True)
-    ]
-    return torch.stack([image.expand(3, -1, -1) * 2 - 1 for image in images])
-
-
-def asked(attribute: str, target: str) -> dict[str, Any]:
-    """Return the wish as the simulator takes it."""
-    return {attribute: target}
+    folder, transform = workshop.parts.cohort.root / TRUTH, ImageTransform(size=size)
+    wishes = zip(records, targets, strict=True)
+    return torch.stack([transform.read(folder / f"{Path(record.key).stem}_{target}.png") for record, target in wishes])
 
 
 def decomposed(source: torch.Tensor, edited: torch.Tensor, truth: torch.Tensor) -> tuple[Any, Any]:
