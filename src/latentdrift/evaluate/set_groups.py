@@ -228,7 +228,8 @@ def figures_by_group(
         kept.append(places)
     a, b = real[kept[0]], synthetic[kept[1]]
     groups_a, groups_b = [labels.real[i] for i in kept[0]], [labels.synthetic[i] for i in kept[1]]
-    people: list[Hashable] = [("real", labels.subjects[i]) for i in kept[0]] + [("synthetic", int(i)) for i in kept[1]]
+    people: list[Hashable] = [("real", labels.subjects[i]) for i in kept[0]]
+    people += [("synthetic", int(i)) for i in kept[1]]
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
 
     def over_subjects(products: tuple[Array, Array, Array]) -> GroupFigures:
