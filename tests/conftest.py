@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from PIL import Image
 
 STAGES = ("NonDemented", "MildDemented")
 SIZE = 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_feature_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep features in a folder of the tests' own, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTDRIFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def build_tokenizer() -> Any:

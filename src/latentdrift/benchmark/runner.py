@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from latentdrift.benchmark.data import BenchmarkData
 from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, open_benchmark
-from latentdrift.benchmark.workshop import Tell, Workshop
+from latentdrift.benchmark.workshop import Workshop
 from latentdrift.data.files import write_text
 from latentdrift.errors import LatentDriftError
 
@@ -152,11 +152,6 @@ def work(
 def _say(what: str, done: int, total: int) -> None:
     if what.startswith("cells"):
         print(f"{what}: {done} of {total}", flush=True)
-
-
-def tell_of(tell: Tell) -> Tell:
-    """Return a progress function as workshops call it."""
-    return lambda what, done, total: tell(what, done, total)
 
 
 def problems(found: Sequence[Measured]) -> list[str]:
