@@ -20,10 +20,14 @@ COMPARED_AT = 64
 """Side in pixels at which copies are looked for."""
 
 
-def set_figures(workshop: Workshop, made: Cohort, size: int) -> Figures:
+def set_figures(workshop: Workshop, made: Cohort) -> Figures:
     """Return how far images are from the held-out ones: distances, precision to coverage, background and tint."""
+    from PIL import Image
+
     from latentdrift.evaluate import corner_background, tint
 
+    with Image.open(made[0].image) as file:
+        size = max(file.size)
     images = read(made, size)
     figures = distances(real_features(workshop, size), workshop.extractor(images))
     return {
@@ -36,38 +40,42 @@ def set_figures(workshop: Workshop, made: Cohort, size: int) -> Figures:
 
 def real_features(workshop: Workshop, size: int) -> npt.NDArray[np.float32]:
     """Return the features of the held-out images, (N, d), computed once."""
-    known: dict[int, Any] = workshop.__dict__.setdefault("_real_features", {})
-    if size not in known:
-        known[size] = workshop.extractor(read(workshop.parts.test, size))
-    found: npt.NDArray[np.float32] = known[size]
+    key = "features", size
+    if key not in workshop.memory:
+        workshop.memory[key] = workshop.extractor(read(workshop.parts.test, size))
+    found: npt.NDArray[np.float32] = workshop.memory[key]
     return found
 
 
 def distances(real: npt.ArrayLike, made: npt.ArrayLike) -> Figures:
-    """Return the distances of features with their intervals, all seeds fixed.
-
-    That few images make Fréchet distances too large is told once, on the page: all rows have as many.
-    """
+    """Return the distances of features with their intervals, all seeds fixed."""
     from latentdrift.evaluate import (
-        SmallSampleWarning,
-        frechet_distance,
-        frechet_interval,
         kernel_distance,
         kernel_interval,
         manifold_figures,
         manifold_intervals,
     )
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SmallSampleWarning)
-        figures = {"fid": figure(frechet_distance(real, made), frechet_interval(real, made))}
-    figures |= {
+    figures = {
+        "fid": frechet(real, made),
         "kid": figure(kernel_distance(real, made).value, kernel_interval(real, made)),
     }
     near, ends = manifold_figures(real, made), manifold_intervals(real, made)
     for name in near._fields:
         figures[name] = figure(getattr(near, name), getattr(ends, name))
     return figures
+
+
+def frechet(real: npt.ArrayLike, made: npt.ArrayLike) -> dict[str, float]:
+    """Return the Fréchet distance of features.
+
+    That few images make it too large is told once, on the page: all rows have as many.
+    """
+    from latentdrift.evaluate import SmallSampleWarning, frechet_distance, frechet_interval
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SmallSampleWarning)
+        return figure(frechet_distance(real, made), frechet_interval(real, made))
 
 
 def copy_share(workshop: Workshop, made: Cohort) -> Figures:
@@ -84,7 +92,7 @@ def copy_share(workshop: Workshop, made: Cohort) -> Figures:
             subjects=[record.subject for record in cohort],
         )
 
-    known: dict[str, Any] = workshop.__dict__.setdefault("_looks", {})
+    known: dict[str, Any] = workshop.memory.setdefault("looks", {})
     if not known:
         known["train"], known["test"] = looks(workshop.parts.train), looks(workshop.parts.test)
         known["near"] = nearest_images(known["test"], known["train"])

@@ -61,7 +61,7 @@ def to_dict(
     return {
         "benchmark": plan.name,
         "data": workshop.parts.facts,
-        "config": {**plan.config.common(), **{k: v for k, v in vars(plan.config).items()}},
+        "config": dict(vars(plan.config)),
         "extractor": workshop.extractor.name,
         "command": command,
         "versions": package_versions(),

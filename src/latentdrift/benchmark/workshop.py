@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,8 @@ class Workshop:
     folder: Path
     device: str | None = None
     tell: Tell = lambda *_: None
+    memory: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """What measures compute once of the training and the held-out images."""
     _pictures: dict[str, Path] = field(default_factory=dict, repr=False)
 
     @functools.cached_property
@@ -182,7 +184,7 @@ class Workshop:
                 pipeline = self.open(model)
                 if spacing is not None:
                     respace(pipeline, spacing)
-                with sampling_under(pipeline, drift) if not isinstance(drift, str) else unchanged():
+                with sampling_under(pipeline, drift) if not isinstance(drift, str) else nullcontext():
                     self._draw(pipeline, folder, seed, steps or config.sampling_steps)
         return Cohort.open(folder, label=parts.attribute)
 
@@ -248,12 +250,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} cannot be written: {error}. Free space or choose another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def unchanged() -> Iterator[None]:
-    """Leave the pipeline's own drift."""
-    yield
 
 
 def respace(pipeline: DiffusionPipeline, spacing: str) -> None:

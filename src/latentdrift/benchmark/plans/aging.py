@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.benchmark.paper import AGING
-from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Column, Figures, Row, benchmark, figure
+from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Column, Figures, Row, benchmark
 from latentdrift.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -120,15 +119,14 @@ class Aging(Benchmark):
 
     def compare(self, edited: Any, after: Any, pairs: list[EditPair], workshop: Workshop) -> Figures:
         """Return the figures of edits against the later scans."""
+        from latentdrift.benchmark.measures import frechet
         from latentdrift.benchmark.plan import estimate
-        from latentdrift.evaluate import SmallSampleWarning, frechet_distance, frechet_interval, pair_figures
+        from latentdrift.evaluate import pair_figures
         from latentdrift.evaluate.counterfactuals import mean_interval, proximity
 
         real, made = workshop.extractor(after), workshop.extractor(edited)
         subjects = [pair.target.subject or pair.target.key for pair in pairs]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SmallSampleWarning)
-            figures = {"fid": figure(frechet_distance(real, made), frechet_interval(real, made))}
+        figures = {"fid": frechet(real, made)}
         found = pair_figures(edited, after, subjects)
         figures |= {name.lower(): estimate(value) for name, value in found.estimates.items()}
         figures["error"] = estimate(mean_interval(proximity(after, edited).l1, subjects))

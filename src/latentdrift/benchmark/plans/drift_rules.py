@@ -112,7 +112,6 @@ class DriftRules(Benchmark):
     def measure(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Figures:
         """Train, or take the model that is there; sample under the drift, and measure."""
         from latentdrift.benchmark.measures import set_figures
-        from latentdrift.benchmark.plans.table1 import side
         from latentdrift.models import load_pipeline
 
         base = None
@@ -132,7 +131,7 @@ class DriftRules(Benchmark):
         about = {name: value for name, value in settings.items() if value}
         made = workshop.sample(model, seed, drift=drift, steps=steps, spacing=spacing, about=about)
         workshop.keep_picture("made", made)
-        return {**set_figures(workshop, made, side(made)), **figures}
+        return {**set_figures(workshop, made), **figures}
 
     def _sampled(
         self, wish: str, model: Any, seed: int, steps: int, workshop: Workshop

@@ -61,12 +61,11 @@ class Prompts(Benchmark):
     def measure(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Figures:
         """Train, sample, and measure."""
         from latentdrift.benchmark.measures import set_figures
-        from latentdrift.benchmark.plans.table1 import side
 
         named = {name: value for name, value in settings.items() if value}
         made = workshop.sample(workshop.model(seed, **named), seed, about=named)
         workshop.keep_picture("made", made)
-        return set_figures(workshop, made, side(made))
+        return set_figures(workshop, made)
 
     def published(self, data: BenchmarkData) -> list[tuple[Row, dict[str, float]]]:
         """Return the paper's best set, which had the drift."""

@@ -105,7 +105,7 @@ class Table1(Benchmark):
         model = workshop.model(seed, **{name: value for name, value in named.items() if value})
         made = workshop.sample(model, seed, about=named)
         workshop.keep_picture("made", made)
-        figures = {**set_figures(workshop, made, side(made)), **copy_share(workshop, made)}
+        figures = {**set_figures(workshop, made), **copy_share(workshop, made)}
         if config.utility:
             kinds = ("synthetic", "half") if settings["method"] == HALF else ("synthetic",)
             found = utility(workshop, made, kinds, seed, **trained)
@@ -149,11 +149,3 @@ def autoencoded(workshop: Workshop) -> Figures:
         **distances(real_features(workshop, size), workshop.extractor(blurred)),
         "background": figure(corner_background(blurred)),
     }
-
-
-def side(made: Any) -> int:
-    """Return the side in pixels of a cohort's first image."""
-    from PIL import Image
-
-    with Image.open(made[0].image) as file:
-        return max(file.size)
