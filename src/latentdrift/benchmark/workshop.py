@@ -26,7 +26,7 @@ from latentdrift.benchmark.plan import BenchmarkConfig
 from latentdrift.data import Cohort, ImageTransform, PromptTemplate, write_png
 from latentdrift.drift import LatentDrift
 from latentdrift.drift.attachment import sampling_under
-from latentdrift.errors import DataError
+from latentdrift.errors import ConfigurationError, DataError
 from latentdrift.finetune import TrainingConfig, finetune_method, finetune_model
 from latentdrift.finetune.contrast import LowContrastWarning
 from latentdrift.generate import generate_images
@@ -120,14 +120,15 @@ class Workshop:
             seed=seed,
         )
         template = None if pairs else template or parts.template
-        about = [given, base or config.base, template, dict(options or {}), training, parts.facts["content_hash"]]
+        base = base or self.base
+        about = [given, base, template, dict(options or {}), training, parts.facts["content_hash"]]
         folder = self.folder / "models" / f"{described(given)}-{digest(about)}"
         with self.locked(folder), warnings.catch_warnings():
             warnings.simplefilter("ignore", LowContrastWarning)
             return finetune_model(
                 parts.train,
                 folder,
-                base=base or config.base,
+                base=base,
                 method=method,
                 drift=drift,
                 rule=rule,
@@ -140,15 +141,36 @@ class Workshop:
                 stage=lambda what, done, total: self.tell(f"training, {described(given)}: {what}", done, total),
             )
 
-    def base_of_side(self, side: int) -> str:
-        """Return the base with latents of `side` x `side`: the same weights, told to make images of another size."""
-        pipeline = load_pipeline(self.config.base, device="cpu")
-        if pipeline.unet.config.sample_size == side:
+    @functools.cached_property
+    def base(self) -> str:
+        """What is fine-tuned: the config's base, told to make images of the config's size."""
+        return self.base_of_size(self.config.image_size)
+
+    def base_of_size(self, size: int | None = None, *, halved: bool = False) -> str:
+        """Return the config's base for images of `size` x `size` pixels: the same weights, told of another size.
+
+        Args:
+            size: by default the base's own.
+            halved: half of that.
+
+        Raises:
+            ConfigurationError: no size that the base can make.
+        """
+        pipeline = load_pipeline(self.config.base, device="cpu", drift=None)
+        own, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
+        size = (size or own * factor) // (2 if halved else 1)
+        # Every level of the U-Net but the last halves the latent, and must find an even side.
+        least = factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+        if size % least:
+            raise ConfigurationError(
+                f"The base {self.config.base} makes images whose side is a multiple of {least} pixels, not {size}."
+            )
+        if own * factor == size:
             return self.config.base
-        folder = self.folder / "bases" / f"{described({'base': Path(self.config.base).name})}-{side}"
+        folder = self.folder / "bases" / f"{described({'base': Path(self.config.base).name})}-{size}"
         with self.locked(folder):
             if not folder.exists():
-                pipeline.unet.register_to_config(sample_size=side)
+                pipeline.unet.register_to_config(sample_size=size // factor)
                 save_pipeline(pipeline, folder)
         return str(folder)
 

@@ -86,7 +86,7 @@ class Aging(Benchmark):
         pairs = pairs[: config.samples]
         pipeline: Any
         if nothing:
-            pipeline = load_pipeline(config.base, device="cpu", drift=None)
+            pipeline = load_pipeline(workshop.base, device="cpu", drift=None)
             size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         else:
             options = {"pairs": "visits", "modality": workshop.data.modality, "age": settings["age"]}

@@ -112,12 +112,8 @@ class DriftRules(Benchmark):
     def measure(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Figures:
         """Train, or take the model that is there; sample under the drift, and measure."""
         from latentdrift.benchmark.measures import set_figures
-        from latentdrift.models import load_pipeline
 
-        base = None
-        if settings["side"]:
-            pipeline = load_pipeline(self.config.base, device="cpu", drift=None)
-            base = workshop.base_of_side(pipeline.unet.config.sample_size // 2)
+        base = workshop.base_of_size(self.config.image_size, halved=True) if settings["side"] else None
         rule, _, shared = settings["rule"].partition(", ")
         model = workshop.model(seed, drift=settings["drift"], rule=rule or "start", base=base)
         steps = int(settings["steps"] or self.config.sampling_steps)

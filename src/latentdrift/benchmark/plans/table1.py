@@ -141,7 +141,7 @@ def autoencoded(workshop: Workshop) -> Figures:
     from latentdrift.generate import decode_latents, encode_images
     from latentdrift.models import load_pipeline
 
-    pipeline = load_pipeline(workshop.config.base, device=workshop.device, drift=None)
+    pipeline = load_pipeline(workshop.base, device=workshop.device, drift=None)
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     images = read(workshop.parts.test, size)
     blurred = decode_latents(pipeline, encode_images(pipeline, images, 16), 16)

@@ -181,7 +181,7 @@ class Truth(Benchmark):
         with workshop.locked(folder):
             if not folder.exists():
                 # Of training people only; one classifier scores all rows, so a seed is not needed.
-                train_classifier(parts.train, folder, settings, autoencoder=config.base, device=workshop.device)
+                train_classifier(parts.train, folder, settings, autoencoder=workshop.base, device=workshop.device)
         judge = load_classifier(folder, workshop.device)
         wanted = np.array([judge.index(target) for target in targets])
         return (judge.probabilities(edited).argmax(1) == wanted).astype(np.float64)
