@@ -114,7 +114,10 @@ def utility(
     parts = workshop.parts
     classes = tuple(dict.fromkeys(map(str, sorted(parts.cohort.values(parts.attribute), key=str))))
     config = UtilityConfig(
-        classifier=ClassifierConfig(attribute=parts.attribute, classes=classes, network=network, epochs=epochs),
+        # No larger than the images that were made: real ones show no more there either.
+        classifier=ClassifierConfig(
+            attribute=parts.attribute, classes=classes, network=network, epochs=epochs, size=workshop.size
+        ),
         kinds=tuple(kinds),
         seeds=(seed,),
     )

@@ -146,6 +146,15 @@ class Workshop:
         """What is fine-tuned: the config's base, told to make images of the config's size."""
         return self.base_of_size(self.config.image_size)
 
+    @functools.cached_property
+    def size(self) -> int:
+        """Height and width of the images that models make, pixels."""
+        if self.config.image_size is not None:
+            return self.config.image_size
+        pipeline = load_pipeline(self.config.base, device="cpu", drift=None)
+        size: int = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        return size
+
     def base_of_size(self, size: int | None = None, *, halved: bool = False) -> str:
         """Return the config's base for images of `size` x `size` pixels: the same weights, told of another size.
 

@@ -79,15 +79,13 @@ class Aging(Benchmark):
 
         from latentdrift.data import ImageTransform
         from latentdrift.generate import edit_by_instruction
-        from latentdrift.models import load_pipeline
 
         config, nothing = self.config, not settings["age"]
         pairs = self.pairs(settings["age"] or "number", workshop)
         pairs = pairs[: config.samples]
         pipeline: Any
         if nothing:
-            pipeline = load_pipeline(workshop.base, device="cpu", drift=None)
-            size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+            size = workshop.size
         else:
             options = {"pairs": "visits", "modality": workshop.data.modality, "age": settings["age"]}
             options |= {"min_years": settings["min_years"], "max_years": settings["max_years"]}

@@ -129,7 +129,8 @@ class Table1(Benchmark):
 
     def _classifier(self) -> dict[str, Any]:
         config = self.config
-        return {"classifier": [config.utility_network, config.utility_epochs] if config.utility else None}
+        about = [config.utility_network, config.utility_epochs, "at the size of the images"]
+        return {"classifier": about if config.utility else None}
 
 
 def autoencoded(workshop: Workshop) -> Figures:
@@ -142,7 +143,7 @@ def autoencoded(workshop: Workshop) -> Figures:
     from latentdrift.models import load_pipeline
 
     pipeline = load_pipeline(workshop.base, device=workshop.device, drift=None)
-    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = workshop.size
     images = read(workshop.parts.test, size)
     blurred = decode_latents(pipeline, encode_images(pipeline, images, 16), 16)
     return {

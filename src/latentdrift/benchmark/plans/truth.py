@@ -175,7 +175,11 @@ class Truth(Benchmark):
 
         parts, config = workshop.parts, self.config
         settings = ClassifierConfig(
-            attribute=parts.attribute, role="judge", network=config.judge_network, epochs=config.judge_epochs
+            attribute=parts.attribute,
+            role="judge",
+            network=config.judge_network,
+            epochs=config.judge_epochs,
+            size=workshop.size,
         )
         folder = workshop.folder / "judges" / digest([settings, parts.facts["content_hash"]])
         with workshop.locked(folder):

@@ -1,0 +1,8 @@
+"""`python -m latentdrift` is the command `latentdrift`."""
+
+import sys
+
+from latentdrift.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
