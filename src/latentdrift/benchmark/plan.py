@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from latentdrift.benchmark.data import BenchmarkData
     from latentdrift.benchmark.workshop import Workshop
 
-FORMAT = 1
+FORMAT = 2
 """Part of a cell's key; raised where the same settings would give other figures."""
 
 LEAST_SAMPLES = 12

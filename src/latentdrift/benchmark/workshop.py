@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 
@@ -222,7 +223,9 @@ class Workshop:
     def _draw(self, pipeline: DiffusionPipeline, folder: Path, seed: int, steps: int) -> None:
         config, parts, card = self.config, self.parts, pipeline.latentdrift_card
         prompts = PromptTemplate.restore(card.template)
-        records = [parts.test[index % len(parts.test)] for index in range(config.samples)]
+        # Cohorts stand in the order of their files, often class by class: the first few would be of one class.
+        order = np.random.default_rng(0).permutation(len(parts.test))
+        records = [parts.test[int(order[index % len(order)])] for index in range(config.samples)]
         done = 0
 
         def progress(count: int) -> None:
