@@ -241,8 +241,9 @@ def _frechet_from_products(a: Array, b: Array, counts_a: Counts, counts_b: Count
         total = (p @ norms_a - mean_a @ mean_a) * n_a / (n_a - 1)
         total += (q @ norms_b - mean_b @ mean_b) * n_b / (n_b - 1)
         rows, columns = np.flatnonzero(drawn_a), np.flatnonzero(drawn_b)
-        centred = across[np.ix_(rows, columns)] - (a[rows] @ mean_b)[:, None]
-        centred += mean_a @ mean_b - (b[columns] @ mean_a)[None, :]
+        shift_a, shift_b = across @ q, p @ across  # a @ mean_b and b @ mean_a
+        centred = across[np.ix_(rows, columns)] - shift_a[rows, None]
+        centred += mean_a @ mean_b - shift_b[columns]
         centred *= np.sqrt(drawn_a[rows])[:, None] * np.sqrt(drawn_b[columns])[None, :]
         squares = np.clip(np.linalg.eigvalsh(centred.T @ centred), 0.0, None)
         cross = np.sqrt(squares).sum() / np.sqrt((n_a - 1) * (n_b - 1))

@@ -87,7 +87,7 @@ def manifold_lines(figures: ManifoldFigures | None, intervals: ManifoldIntervals
 
 
 def most_resamples(asked: int, images: int) -> int:
-    """Return how many halves an interval is made of that costs images squared: 40 of 1,000 images, at most `asked`.
+    """Return how many draws an interval is made of that costs images squared or more: 40 of 1,000, at most `asked`.
 
     Fewer than 40 are not taken unless asked for: the ends of an interval would be the extremes of what was drawn.
     """

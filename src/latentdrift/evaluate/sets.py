@@ -24,7 +24,7 @@ from latentdrift.evaluate.features import FeatureExtractor, Progress, load_extra
 from latentdrift.evaluate.images import ImageSet, common_size, digests, open_images
 from latentdrift.evaluate.interval import frechet_interval, kernel_interval
 from latentdrift.evaluate.result import EvaluationResult
-from latentdrift.evaluate.set_figures import more_figures
+from latentdrift.evaluate.set_figures import more_figures, most_resamples
 from latentdrift.evaluate.tone import corner_background, tint
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def evaluate_sets(
         batch_size: images read and computed at once.
         subsets: of the kernel distance.
         subset_size: of the kernel distance; None takes half of the smaller set, at most 1000.
-        resamples: of the bootstrap of the Fréchet distance, ten times as many of the kernel distance; 0: no intervals.
+        resamples: most that the bootstrap of the Fréchet distance takes (40 of 1,000 images and more), ten times as
+            many of the kernel distance; 0: no intervals.
         confidence: coverage of the intervals.
         seed: of subsets and resamples.
         progress: called with (images done, images in all).
@@ -97,6 +98,7 @@ def evaluate_sets(
     chosen = default_subset_size(min(len(a), len(b))) if subset_size is None else subset_size
     kernel = kernel_distance(a, b, subsets=subsets, subset_size=chosen, seed=seed)
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
+    few = most_resamples(resamples, min(len(a), len(b)))
     more = None
     if figures == "all":
         more = more_figures(a, b, sets[0].names, sets[1].names, resamples=resamples, **settings)
@@ -114,7 +116,7 @@ def evaluate_sets(
         fid=frechet_of_checked(a, b),
         kid=kernel.value,
         kid_std=kernel.std,
-        fid_interval=frechet_interval(a, b, resamples=resamples, **settings) if resamples else None,
+        fid_interval=frechet_interval(a, b, resamples=few, **settings) if few else None,
         kid_interval=kernel_interval(a, b, resamples=10 * resamples, **settings) if resamples else None,
         confidence=confidence,
         n_real=len(a),
