@@ -28,9 +28,23 @@ HOW_TO_READ = (
 
 
 def write_results(
-    plan: Benchmark, workshop: Workshop, found: Sequence[Measured], command: str, out: Path | None = None
+    plan: Benchmark,
+    workshop: Workshop,
+    found: Sequence[Measured],
+    command: str,
+    out: Path | None = None,
+    *,
+    show_real: bool = True,
 ) -> dict[str, Path]:
     """Write everything into `out`, by default the workshop's folder; return the files by kind.
+
+    Args:
+        plan: the benchmark.
+        workshop: its workshop.
+        found: what was measured.
+        command: how to repeat it.
+        out: folder.
+        show_real: show held-out images beneath the samples; off where the data's terms forbid to hand images on.
 
     Raises:
         DataError: a file that cannot be written.
@@ -45,7 +59,7 @@ def write_results(
     write_text(files["csv"], csv_text(rows))
     if rows:
         files["png"] = plot(stem.with_suffix(".png"), plan, workshop, rows)
-        samples = samples_picture(stem.with_name(f"{stem.name}-samples.png"), workshop, rows)
+        samples = samples_picture(stem.with_name(f"{stem.name}-samples.png"), workshop, rows, show_real)
         if samples is not None:
             files["samples"] = samples
     files["html"] = write_html(stem.with_suffix(".html"), plan, workshop, found, rows, files, command)
@@ -110,8 +124,11 @@ def draw_column(axis: Any, column: Column, rows: Sequence[RowSummary], places: S
         axis.plot([v * column.scale for v in mean.by_seed], [place] * len(mean.by_seed), "|", color=colour, ms=8)
 
 
-def samples_picture(path: Path, workshop: Workshop, rows: Sequence[RowSummary]) -> Path | None:
-    """Draw the first images of every row under the same noises, held-out real ones last; None where there are none."""
+def samples_picture(path: Path, workshop: Workshop, rows: Sequence[RowSummary], show_real: bool) -> Path | None:
+    """Draw the first images of every row under the same noises, the held-out ones of these captions last, if wanted.
+
+    Returns None where there are no images.
+    """
     from latentdrift.data import ImageTransform
     from latentdrift.report import image_grid
 
@@ -125,9 +142,12 @@ def samples_picture(path: Path, workshop: Workshop, rows: Sequence[RowSummary]) 
         transform = ImageTransform(size=max(first.size))
     count = max(len(files) for _, files in shown)
     lines = [[transform.read(file) for file in files] for _, files in shown]
-    lines.append([transform.read(record.image) for record in workshop.parts.test[:count]])
-    labels = [*(", ".join(filter(None, row.row.values())) for row, _ in shown), "real, held out"]
-    return image_grid(path, lines, row_labels=labels, note="Synthetic but for the last row.", inches=1.0)
+    labels = [", ".join(filter(None, row.row.values())) for row, _ in shown]
+    if show_real:
+        lines.append([transform.read(record.image) for record in workshop.asked(count)])
+        labels.append("real, held out")
+    note = "Synthetic but for the last row." if show_real else "Synthetic."
+    return image_grid(path, lines, row_labels=labels, note=note, inches=1.0)
 
 
 def write_html(

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from latentdrift.benchmark.data import BenchmarkData, Parts, described, open_parts
 from latentdrift.benchmark.plan import BenchmarkConfig
-from latentdrift.data import Cohort, ImageTransform, PromptTemplate, write_png
+from latentdrift.data import Cohort, ImageTransform, PromptTemplate, Record, write_png
 from latentdrift.drift import LatentDrift
 from latentdrift.drift.attachment import sampling_under
 from latentdrift.errors import ConfigurationError, DataError
@@ -220,13 +220,15 @@ class Workshop:
                     self._draw(pipeline, folder, seed, steps or config.sampling_steps)
         return Cohort.open(folder, label=parts.attribute)
 
+    def asked(self, count: int) -> list[Record]:
+        """Return the held-out images whose captions the first `count` samples have, some of them again if need be."""
+        # Cohorts stand in the order of their files, often class by class: the first few would be of one class.
+        order = np.random.default_rng(0).permutation(len(self.parts.test))
+        return [self.parts.test[int(order[index % len(order)])] for index in range(count)]
+
     def _draw(self, pipeline: DiffusionPipeline, folder: Path, seed: int, steps: int) -> None:
         config, parts, card = self.config, self.parts, pipeline.latentdrift_card
-        prompts = PromptTemplate.restore(card.template)
-        # Cohorts stand in the order of their files, often class by class: the first few would be of one class.
-        order = np.random.default_rng(0).permutation(len(parts.test))
-        records = [parts.test[int(order[index % len(order)])] for index in range(config.samples)]
-        done = 0
+        prompts, records, done = PromptTemplate.restore(card.template), self.asked(config.samples), 0
 
         def progress(count: int) -> None:
             nonlocal done

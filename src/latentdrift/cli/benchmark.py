@@ -42,6 +42,9 @@ class BenchmarkOptions:
     """cpu, cuda, mps; a GPU by default where there is one."""
     report_only: bool = False
     """Measure nothing more; write the results of what there is."""
+    show_real: bool = True
+    """Show held-out real images beneath the samples; --no-show-real where results are to be handed on and the data are
+    not."""
     json: bool = False
     """Print the rows as JSON."""
     quiet: bool = False
@@ -100,7 +103,7 @@ def measure(plan: Benchmark, options: Any, command: str) -> int:
                 found = run_cells(plan, workshop)
         else:
             found = [one for cell in cells if (one := recall(plan, workshop, cell)) is not None]
-        files = write_results(plan, workshop, found, command, options.results)
+        files = write_results(plan, workshop, found, command, options.results, show_real=options.show_real)
     rows = summarise(plan, finished(found))
     failed = problems(found)
     known = [one.cell for one in found]
