@@ -2,7 +2,7 @@
 
 import sys
 
-from latentdrift.cli import main
+from latentdrift.cli.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())
