@@ -104,18 +104,27 @@ def test_table1(toy_model: Path, folder: Path) -> None:
     )  # fmt: skip
     rows = {tuple(row.row.values()): row for row in summarise(plan, found)}
     assert list(rows) == [
-        ("real data", ""), ("real data, autoencoded", ""),
-        ("textual_inversion", "none"), ("textual_inversion", "auto"), ("basic", "none"), ("basic", "auto"),
+        ("real data", "", ""), ("real data, autoencoded", "", ""),
+        ("textual_inversion", "none", ""), ("textual_inversion", "auto", "start"),
+        ("textual_inversion", "auto", "forward"),
+        ("basic", "none", ""), ("basic", "auto", "start"), ("basic", "auto", "forward"),
     ]  # fmt: skip
-    assert set(rows["real data", ""].figures) == {"auc"}
-    assert set(rows["real data, autoencoded", ""].figures) >= {"fid", "kid", "coverage"}
+    assert set(rows["real data", "", ""].figures) == {"auc"}
+    assert set(rows["real data, autoencoded", "", ""].figures) >= {"fid", "kid", "coverage"}
     for row in list(rows.values())[2:]:
         assert 0 <= row.figures["auc"].value <= 1
         assert 0 <= row.figures["copies"].value <= 1
         assert ("auc_half" in row.figures) == (row.row["method"] == "basic")
     published = {tuple(row.values()): figures for row, figures in plan.published(workshop.data)}
-    assert published["basic", "auto"] == {"FID": 49.68, "KID × 1000": 35.0, "AUC": 0.724, "AUC, with real": 0.883}
-    assert published["basic", "none"]["FID"] == TABLE1["mri"]["basic", False][0]
+    assert (
+        published["basic", "auto", "start"]
+        == published["basic", "auto", "forward"]
+        == {"FID": 49.68, "KID × 1000": 35.0, "AUC": 0.724, "AUC, with real": 0.883}
+    )
+    assert published["basic", "none", ""]["FID"] == TABLE1["mri"]["basic", False][0]
+    # Under rule start there is one model, without drift, and other images of it.
+    assert rows["basic", "auto", "start"].differences["background"].value != 0
+    assert not [path for path in (folder / "models").iterdir() if path.name.startswith("basic-auto-start")]
     # The images of a cell stay, marked as synthetic, with their class.
     (samples,) = [path for path in (folder / "samples").iterdir() if path.name.startswith("basic-auto-forward-s0")]
     assert len(list(samples.glob("*.png"))) == 24

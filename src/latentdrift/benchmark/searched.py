@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.data import PromptTemplate
-from latentdrift.drift import LatentMoments
+from latentdrift.drift import LatentDrift, LatentMoments
+from latentdrift.finetune.drifting import AUTO_KINDS
 from latentdrift.generate import encode_images
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from latentdrift.benchmark.workshop import Workshop
@@ -26,6 +28,22 @@ def cohort_moments(workshop: Workshop, model: Path, kind: str) -> LatentMoments:
     train, size = workshop.parts.train, pipeline.latentdrift_card.size
     batches = (encode_images(pipeline, read(train[i : i + BATCH], size), BATCH) for i in range(0, len(train), BATCH))
     return LatentMoments.accumulate(batches, kind=kind)
+
+
+def sampling_drift(wish: str) -> Callable[[Workshop, Path], LatentDrift] | None:
+    """Return what makes the drift of rule `start` for a model that was trained without; None for one that is learned.
+
+    Args:
+        wish: a number, auto, or auto-scalar, auto-vector or auto-map.
+    """
+    kind = AUTO_KINDS.get(wish)
+    if kind is not None:
+        return lambda workshop, model: LatentDrift(cohort_moments(workshop, model, kind), rule="start")
+    try:
+        value = float(wish)
+    except ValueError:
+        return None
+    return lambda workshop, model: LatentDrift(value, rule="start")
 
 
 def searched_delta(workshop: Workshop, model: Path, seed: int, config: Any) -> tuple[float, int]:

@@ -13,11 +13,12 @@ from latentdrift.errors import ConfigurationError, UnknownNameError
 if TYPE_CHECKING:
     from latentdrift.benchmark.data import BenchmarkData
     from latentdrift.benchmark.workshop import Workshop
+    from latentdrift.data import Cohort
 
 HALF = "basic"
 """The method whose images also join the real ones, as in the paper."""
-REAL_ROW = {"method": "real data", "drift": ""}
-BLURRED_ROW = {"method": "real data, autoencoded", "drift": ""}
+REAL_ROW = {"method": "real data", "drift": "", "rule": ""}
+BLURRED_ROW = {"method": "real data, autoencoded", "drift": "", "rule": ""}
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Table1Config(BenchmarkConfig):
     """Fine-tuning methods, in the order of the table; lora too."""
     drifts: tuple[str, ...] = ("none", "auto")
     """Drifts that each is trained under; none first, as it is what others are compared with."""
-    rule: str = "forward"
-    """Where the drift acts."""
+    rules: tuple[str, ...] = ("start", "forward")
+    """Where the drift acts; under start, in sampling alone, it drifts the model that was trained without."""
     utility: bool = True
     """Train classifiers on the images and test them on real ones."""
     utility_network: str = "efficientnet-lite0"
@@ -45,8 +46,8 @@ class Table1Config(BenchmarkConfig):
             if method not in finetune_method.names() or method == "instruct_pix2pix":
                 known = [name for name in finetune_method.names() if name != "instruct_pix2pix"]
                 raise UnknownNameError("method that makes images from captions", method, known)
-        if not self.methods or not self.drifts:
-            raise ConfigurationError("Give at least one of --methods and one of --drifts.")
+        if not self.methods or not self.drifts or not self.rules:
+            raise ConfigurationError("Give at least one of --methods, one of --drifts and one of --rules.")
 
 
 @benchmark("table1")
@@ -80,14 +81,15 @@ class Table1(Benchmark):
         yield BLURRED_ROW, {"autoencoded": True}
         for method in config.methods:
             for drift in config.drifts:
-                rule = config.rule if drift != "none" else ""
-                yield {"method": method, "drift": drift}, {"method": method, "drift": drift, "rule": rule, **about}
+                for rule in config.rules if drift != "none" else ("",):
+                    row = {"method": method, "drift": drift, "rule": rule}
+                    yield row, {**row, **about}
 
     def control(self, row: Row) -> Row | None:
         """Return the same method without drift."""
         if row["drift"] in ("", "none"):
             return None
-        return {**row, "drift": "none"}
+        return {**row, "drift": "none", "rule": ""}
 
     def measure(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Figures:
         """Train, sample, and measure."""
@@ -101,9 +103,7 @@ class Table1(Benchmark):
             return {"auc": auc(utility(workshop, None, ("real",), seed, **trained), "real")}
         if settings.get("autoencoded"):
             return autoencoded(workshop)
-        named = {name: settings[name] for name in ("method", "drift", "rule")}
-        model = workshop.model(seed, **{name: value for name, value in named.items() if value})
-        made = workshop.sample(model, seed, about=named)
+        made = self._made(settings, seed, workshop)
         workshop.keep_picture("made", made)
         figures = {**set_figures(workshop, made), **copy_share(workshop, made)}
         if config.utility:
@@ -114,17 +114,31 @@ class Table1(Benchmark):
                 figures["auc_half"] = auc(found, "half")
         return figures
 
+    def _made(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Cohort:
+        """Return the samples of a row."""
+        from latentdrift.benchmark.searched import sampling_drift
+
+        named = {name: settings[name] for name in ("method", "drift", "rule")}
+        drift = sampling_drift(settings["drift"]) if settings["rule"] == "start" else None
+        if drift is None:
+            model = workshop.model(seed, **{name: value for name, value in named.items() if value})
+            return workshop.sample(model, seed, about=named)
+        model = workshop.model(seed, method=settings["method"])
+        return workshop.sample(model, seed, drift=drift(workshop, model), about=named)
+
     def published(self, data: BenchmarkData) -> list[tuple[Row, dict[str, float]]]:
         """Return the paper's table."""
         known = TABLE1[data.modality]
         found: list[tuple[Row, dict[str, float]]] = [(REAL_ROW, {"AUC": REAL_AUC[data.modality]})]
         for (method, drifted), (fid, kid, area) in known.items():
             for drift in self.config.drifts:
-                if (drift != "none") == drifted:
+                if (drift != "none") != drifted:
+                    continue
+                for rule in self.config.rules if drifted else ("",):
                     figures = {"FID": fid, "KID × 1000": 1000 * kid, "AUC": area}
                     if drifted and method == HALF:
                         figures["AUC, with real"] = HALF_AUC[data.modality]
-                    found.append(({"method": method, "drift": drift}, figures))
+                    found.append(({"method": method, "drift": drift, "rule": rule}, figures))
         return found
 
     def _classifier(self) -> dict[str, Any]:
