@@ -59,7 +59,7 @@ def finish(
 ) -> Path:
     """Mark the picture as synthetic, write the JSON file beside it, and return that."""
     from latentdrift.cli.folders import write_json
-    from latentdrift.finetune.folder import package_versions
+    from latentdrift.data.provenance.marks import package_versions
     from latentdrift.report.strip import mark
 
     command = f"latentdrift figure {kind} {shlex.join(arguments)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
     write_text(path, pd.DataFrame(rows).to_csv(index=False))
     return path
+
+
+def command_line(command: str, arguments: Sequence[str]) -> str:
+    """Return a command as it was typed, to be typed again."""
+    return shlex.join(["latentdrift", *command.split(), *arguments])
 
 
 def write_json(path: Path, facts: Mapping[str, Any]) -> Path:

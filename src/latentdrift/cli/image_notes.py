@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,8 @@ def trained_modalities(card: ModelCard) -> set[str]:
 
 def source_digest(opened: Opened) -> str:
     """Return the SHA-256 (hex) of the image's file; of a series, that of its files' digests."""
+    from latentdrift.data.files import sha256_of
+
     if opened.source is not None and not opened.file.is_file():
         return opened.source.source_hash()
-    with opened.file.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(opened.file)

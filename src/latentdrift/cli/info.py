@@ -32,10 +32,10 @@ def describe_installation() -> dict[str, object]:
     """Return versions, device, and every name that can be given on the command line."""
     import psutil
 
+    from latentdrift.data.provenance.marks import package_versions
     from latentdrift.edit.editor import editor
     from latentdrift.evaluate import extractor_names, resolve_extractor
     from latentdrift.finetune import finetune_method
-    from latentdrift.finetune.folder import package_versions
     from latentdrift.generate import SAMPLERS
     from latentdrift.models import EMBEDDED
     from latentdrift.models.loading import default_device

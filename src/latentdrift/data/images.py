@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdrift.data.files import replacing
+from latentdrift.data.provenance.marks import SYNTHETIC_MARKER as SYNTHETIC_MARKER
+from latentdrift.data.provenance.marks import marks
 from latentdrift.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,9 +37,6 @@ SIGNATURES = {
     b"BM": "BMP",
     b"RIFF": "WebP",
 }
-
-SYNTHETIC_MARKER = ("SyntheticData", "YES")
-"""PNG text of a made image, after the DICOM attribute of the same name (0008,001C)."""
 
 
 def check_image(path: Path) -> str | None:
@@ -149,7 +148,7 @@ def write_png(
         image: (3 | 1, H, W) tensor in [-1, 1], or uint8 (H, W) or (H, W, 3).
         gray: store one channel.
         text: metadata, written as PNG text.
-        synthetic: mark the file as made, not acquired.
+        synthetic: mark the file as made, not acquired; see `latentdrift.data.provenance.marks`.
 
     Raises:
         DataError: an image that cannot be stored, or a disk that is full or read-only.
@@ -159,7 +158,7 @@ def write_png(
 
     pixels = image if isinstance(image, np.ndarray) else to_array(image, gray=gray)
     info = PngInfo()
-    for name, value in {**(text or {}), **(dict([SYNTHETIC_MARKER]) if synthetic else {})}.items():
+    for name, value in (marks(text) if synthetic else text or {}).items():
         info.add_itxt(str(name), str(value))
     with replacing(path) as partial:
         Image.fromarray(pixels).save(partial, format="PNG", pnginfo=info)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from latentdrift import __version__
 from latentdrift.data import Cohort
+from latentdrift.data.provenance.marks import package_versions
 from latentdrift.drift import LatentDrift
 from latentdrift.errors import TrainingError
 from latentdrift.finetune.checkpoint import newest_checkpoint
@@ -46,17 +44,6 @@ def describe_run(
         "data": {"name": cohort.name, "images": len(cohort), "content_hash": cohort.content_hash()},
         "versions": package_versions(),
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of what the result depends on."""
-    found = {"python": platform.python_version(), "latentdrift": __version__}
-    for name in ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def has_finished(out: Path, facts: Mapping[str, Any]) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latentdrift.data.files import replacing
+from latentdrift.data.provenance.marks import marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
-    """Write a figure as PNG and return its path.
+def save(figure: Figure, path: str | Path, dpi: int = 120, synthetic: Mapping[str, Any] | None = None) -> Path:
+    """Write a figure as PNG and return its path; with `synthetic`, facts that may be none, marked as synthetic.
 
     Raises:
         DataError: the file cannot be written.
@@ -21,5 +23,6 @@ def save(figure: Figure, path: str | Path, dpi: int = 120) -> Path:
 
     FigureCanvasAgg(figure)
     with replacing(path) as part:
-        figure.savefig(part, format="png", dpi=dpi, facecolor="white")
+        metadata = None if synthetic is None else marks(synthetic)
+        figure.savefig(part, format="png", dpi=dpi, facecolor="white", metadata=metadata)
     return Path(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,7 @@ def image_grid(
     title: str = "",
     note: str = "",
     inches: float = 1.5,
+    synthetic: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a grid of images as PNG and return its path.
 
@@ -112,6 +113,8 @@ def image_grid(
         title: above everything.
         note: below everything, in small print.
         inches: side of an image at 120 pixels an inch.
+        synthetic: facts, maybe none, that go into the file with the marks of synthetic images; None for real images
+            alone.
 
     Raises:
         DataError: no image, labels that do not fit, or a file that cannot be written.
@@ -156,7 +159,7 @@ def image_grid(
         figure.suptitle(title, fontsize=11, x=0.5, y=1 - 0.1 / size[1], va="top")
     if note:
         figure.text(0.5, 0.06 / size[1], note, fontsize=7.5, ha="center", va="bottom", color="0.35")
-    return save(figure, path)
+    return save(figure, path, synthetic=synthetic)
 
 
 def counterfactual_figure(
@@ -169,6 +172,7 @@ def counterfactual_figure(
     title: str = "",
     threshold: float | Sequence[npt.ArrayLike] = 0.0,
     scale: float | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write rows of source, counterfactual, signed difference, and with `truths` the truth and its difference.
 
@@ -184,6 +188,7 @@ def counterfactual_figure(
         threshold: differences not to be shown, as a fraction of the full range: one number, or a map (H, W) a row. It
             applies to the counterfactuals; the truth has no round trip.
         scale: difference at which a colour is full; None takes the 99.5th percentile of all differences, at least 0.1.
+        facts: what made the counterfactuals, written into the file, which is marked as synthetic.
 
     Raises:
         DataError: numbers of images that differ; see `image_grid` and `signed_difference`.
@@ -207,4 +212,7 @@ def counterfactual_figure(
         rows.append(row)
     columns = ["source", "counterfactual", "difference"] + ([] if truths is None else ["truth", "true difference"])
     note = f"green: added, red: removed; full colour at {scale:.0%} of the range of gray"
-    return image_grid(path, rows, row_labels=row_labels, column_labels=columns, title=title, note=note)
+    marked = facts or {}
+    return image_grid(
+        path, rows, row_labels=row_labels, column_labels=columns, title=title, note=note, synthetic=marked
+    )

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.data.files import replacing
-from latentdrift.data.images import SYNTHETIC_MARKER, write_png
+from latentdrift.data.images import write_png
+from latentdrift.data.provenance.marks import marks
 from latentdrift.errors import DataError
 from latentdrift.report.figures import gray_difference, image_grid, signed_difference, to_pixels
 
@@ -46,7 +47,7 @@ def strip_figure(
         threshold: differences not to be shown, as a fraction of the full range: a number, or a map (H, W) such as the
             error of the round trip.
         scale: difference at which a colour is full; None takes the 99.5th percentile of all, at least 0.1.
-        facts: metadata, written as PNG text.
+        facts: what made the frames, written into the file, which is marked as synthetic.
 
     Raises:
         DataError: numbers that differ, an image that cannot be shown, or a file that cannot be written.
@@ -65,15 +66,15 @@ def strip_figure(
     if real is not None and any(image is not None for image in real):
         rows.append([None, *real])
         names.append("real")
-    written = image_grid(
+    return image_grid(
         path,
         rows,
         row_labels=names,
         column_labels=["source", *labels],
         title=title,
         note=f"green: added, red: removed; full colour at {scale:.0%} of the range of gray. Frames are synthetic.",
+        synthetic=facts or {},
     )
-    return mark(written, facts or {})
 
 
 def write_gif(
@@ -105,7 +106,7 @@ def write_gif(
         raise DataError(f"Frames of a GIF must have one size, not {sizes}.")
     pictures = [_picture(frame, labels[i] if labels else None) for i, frame in enumerate(frames)]
     order = [*pictures, *pictures[-2:0:-1]]
-    told = {**{str(k): str(v) for k, v in (facts or {}).items()}, **dict([SYNTHETIC_MARKER])}
+    told = marks(facts)
     with replacing(path) as partial:
         order[0].save(
             partial,

@@ -13,6 +13,7 @@ import pytest
 from latentdrift.data.export.nifti import write_nifti_edit
 from latentdrift.data.export.residual import confine
 from latentdrift.data.formats.nifti import read_nifti
+from latentdrift.data.provenance.marks import marks
 from latentdrift.data.volumes.cut import PLANES, Cut, choose_cuts, cut_at, plane_of
 from latentdrift.data.volumes.intensity import intensity_range
 from latentdrift.data.volumes.placement import Placement
@@ -77,7 +78,9 @@ def test_only_changed_voxels_differ_and_nibabel_reads_it(
     assert after.header["descrip"].item().startswith(b"SYNTHETIC")
     (extension,) = after.header.extensions
     assert extension.get_code() == 6
-    assert json.loads(extension.get_content()) == {"model": "tiny", "δ": 1, "SyntheticData": "YES"}
+    told = json.loads(extension.get_content())
+    assert told == {**marks(), "model": "tiny", "δ": 1}
+    assert told["SyntheticData"] == "YES"
     content = b"".join(
         gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes() for p in (tmp_path / "out").iterdir()
     )

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from latentdrift.data.export.picture import picture_text, write_picture
+from latentdrift.data.provenance.marks import marks
 from latentdrift.data.images import check_image, read_array
 from latentdrift.errors import ConfigurationError, DataError
 
@@ -23,7 +24,10 @@ def test_values_and_text_come_back(tmp_path: Path, suffix: str, bits: int, level
     assert np.abs(found - unit).max() <= 0.5 / level + 1e-7
     assert found[0, 0] == 0
     assert found[0, 1] == 1
-    assert picture_text(path) == {**{name: str(value) for name, value in TEXT.items()}, "SyntheticData": "YES"}
+    told = picture_text(path)
+    assert told == {**{name: str(value) for name, value in TEXT.items()}, **marks()}
+    assert told["SyntheticData"] == "YES"
+    assert "not for diagnosis" in told["Disclaimer"]
     assert check_image(path) is None
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     with Image.open(path) as image:

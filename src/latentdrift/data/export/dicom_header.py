@@ -27,11 +27,13 @@ from latentdrift.data.formats.dicom.facts import AGE_UNITS
 from latentdrift.data.formats.dicom.pixels import PixelFormat
 from latentdrift.data.formats.dicom.tags import Tags
 from latentdrift.data.formats.dicom.values import in_stored_sign, is_big_endian, lookup_table, modality_map
+from latentdrift.data.provenance.marks import STATEMENT
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAKER = "latentdrift"
+FIRST = ("model_sha256", "source_sha256", "model", "seed", "drift", "editor")
 OLDEST = 90
 """Years; higher ages single a person out and are cut to this (45 CFR 164.514(b)(2)(i)(C))."""
 
@@ -136,8 +138,10 @@ def set_origin(out: Dataset, image: EditedImage, description: Mapping[str, Any],
     out.SeriesDescription = "SYNTHETIC image, not acquired"
     out.Manufacturer = out.ManufacturerModelName = MAKER
     out.SoftwareVersions = release
-    told = "; ".join(f"{name}: {value}" for name, value in description.items())
-    text = f"SYNTHETIC: pixels changed by a generative model ({release}). {told}"
+    # What identifies the model comes first: a long caption may be cut.
+    ordered = [name for name in FIRST if name in description] + [name for name in description if name not in FIRST]
+    told = "; ".join(f"{name}: {description[name]}" for name in ordered if description[name] is not None)
+    text = f"{STATEMENT} Pixels changed by a generative model ({release}). {told}"
     out.DerivationDescription = " ".join(text.split())[:1024]
     reformatted = [codes.DCM.MultiplanarReformatting] if image.placement is not None else []
     out.DerivationCodeSequence = [_code(code) for code in (*reformatted, codes.DCM.PixelByPixelAddition)]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdrift.data.export.residual import confine, residual_of
+from latentdrift.data.files import sha256_of
 from latentdrift.data.formats.reading import format_of, read_scan
 from latentdrift.data.prepare.config import PrepareConfig
 from latentdrift.data.prepare.convert import treated
@@ -68,7 +69,9 @@ class EditSource:
         return 1 - unit if self.placement.inverted else unit
 
     def source_hash(self) -> str:
-        """Return the SHA-256 (hex) of the scan's files, for provenance."""
+        """Return the SHA-256 (hex) of the scan's file, or of the digests of its files, for provenance."""
+        if len(self.files) == 1:
+            return sha256_of(self.files[0])
         digest = hashlib.sha256()
         for path in self.files:
             with path.open("rb") as file:

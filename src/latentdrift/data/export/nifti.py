@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from latentdrift.data.export.residual import apply_change
 from latentdrift.data.formats.nifti import CHUNK, check_frame, fill, skip
 from latentdrift.data.formats.nifti_header import MAX_EXTENSIONS, Layout, is_nifti, open_bytes, read_layout
-from latentdrift.data.images import SYNTHETIC_MARKER
+from latentdrift.data.provenance.marks import SYNTHETIC_MARKER, marks
 from latentdrift.data.volumes.cut import Cut
 from latentdrift.errors import ConfigurationError, DataError
 
@@ -110,7 +110,7 @@ def _split(out: Path) -> tuple[str, str]:
 
 def _comment(description: Mapping[str, Any]) -> bytes:
     try:
-        found = {**description, SYNTHETIC_MARKER[0]: SYNTHETIC_MARKER[1]}
+        found = {**marks(), **description, **dict([SYNTHETIC_MARKER])}
         return json.dumps(found, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"The description of the edit is no JSON: {error}.") from error

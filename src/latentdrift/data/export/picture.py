@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdrift.data.files import write_bytes
-from latentdrift.data.images import SYNTHETIC_MARKER, write_png
+from latentdrift.data.images import write_png
+from latentdrift.data.provenance.marks import marks
 from latentdrift.errors import ConfigurationError, DataError
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -39,7 +40,7 @@ def write_picture(
         unit: (H, W) in [0, 1]; values beyond are clipped.
         bits: 8 or 16.
         text: provenance: PNG text (iTXt), one entry a name; in TIFF, JSON in ImageDescription.
-        synthetic: add ("SyntheticData", "YES"): the image was made, not acquired.
+        synthetic: add the marks of `latentdrift.data.provenance.marks`: the image was made, not acquired.
 
     Raises:
         ConfigurationError: another suffix or number of bits, or a name of text that PNG cannot hold.
@@ -62,7 +63,7 @@ def write_picture(
                 raise ConfigurationError(f"{name!r} cannot name a PNG text: use 1 to 79 letters of Latin-1.")
         write_png(path, cast("NDArray[np.uint8]", levels), text=text, synthetic=synthetic)
         return path
-    write_bytes(path, _tiff(levels, {**(text or {}), **(dict([SYNTHETIC_MARKER]) if synthetic else {})}))
+    write_bytes(path, _tiff(levels, marks(text) if synthetic else text or {}))
     return path
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentdrift.data.files import write_bytes
-from latentdrift.data.images import MAX_PIXELS, SYNTHETIC_MARKER
+from latentdrift.data.images import MAX_PIXELS
+from latentdrift.data.provenance.marks import marks
 from latentdrift.data.scan import Plane
 from latentdrift.data.volumes.cut import Cut
 from latentdrift.data.volumes.placement import Placement
@@ -181,7 +182,7 @@ class Residual:
         """
         described = {
             "format": FORMAT,
-            SYNTHETIC_MARKER[0]: SYNTHETIC_MARKER[1],
+            **marks(),
             "source_hash": self.source_hash,
             "slope": self.slope,
             "intercept": self.intercept,
