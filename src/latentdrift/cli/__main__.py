@@ -26,10 +26,14 @@ COMMANDS = {
     "evaluate": "compare a folder of images with another: FID, KID, background",
     "utility": "measure what synthetic images are worth for training: AUC on real ones",
     "benchmark": "measure the paper's tables, and ours, with and without drift",
+    "reader-study": "ask readers, blinded, whether images are real: build, serve, analyse",
+    "studio": "open the web page: edit scans, train, search and look at runs in a browser",
     "demo": "the whole path on simulated brains, in minutes, ending in one page",
+    "verify": "read whether files are marked as synthetic, by which model, and whether their manifest agrees",
+    "sign": "sign synthetic images by C2PA (content credentials)",
     "info": "what is installed, which models and methods there are, what a model was trained on",
 }
-"""Subcommands; each is the module of that name in this package."""
+"""Subcommands; each is the module of that name in this package, with underscores for dashes."""
 
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 """A disk that is full, read-only or somebody else's, and folders that are files."""
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise UnknownNameError("command", name, COMMANDS)
-        return int(importlib.import_module(f"latentdrift.cli.{name}").main(rest) or 0)
+        return int(importlib.import_module(f"latentdrift.cli.{name.replace('-', '_')}").main(rest) or 0)
     except SystemExit as stop:  # how the parser of flags ends after --help or a wrong flag
         return stop.code if isinstance(stop.code, int) else 2
     except LatentDriftError as error:
