@@ -85,7 +85,7 @@ def test_the_whole_way_and_again(edits: list[Any], tmp_path: Path, capsys: pytes
     first = found(capsys, edits)
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == {
-        "search.json", "curve.csv", "search.png", "best.png", "trials.jsonl",
+        "search.json", "curve.csv", "search.png", "best.png", "trials.jsonl", "page.html",
     }  # fmt: skip
     for name in ("search.png", "best.png"):
         with Image.open(out / name) as image:

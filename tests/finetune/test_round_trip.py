@@ -156,7 +156,10 @@ def test_an_adapter_is_saved_without_its_base(method: str, model: str, run: Run)
     files = set(ADAPTERS[method])
     if model == "toy_xl_model" and "learned_embeds.safetensors" in files:
         files.add("learned_embeds_2.safetensors")
-    assert {path.name for path in folder.rglob("*")} == {"latentdrift.json", "latent_drift.json", *files}
+    assert {path.name for path in folder.rglob("*")} == {
+        *("latentdrift.json", "latent_drift.json", "README.md", "samples.png"),
+        *files,
+    }
     beside = {key: value for key, value in every_weight(whole).items() if key.partition(":")[0] in files}
     alone = every_weight(folder)
     assert beside.keys() == alone.keys()

@@ -119,9 +119,12 @@ def train(arguments: Sequence[str]) -> int:
         kw_only=True,
     )
     options: Any = parse_options(options_class, arguments, "classifier train", TRAIN_DESCRIPTION)
+    from latentdrift.cli.folders import command_line
     from latentdrift.data import Cohort
     from latentdrift.evaluate.auc import classifier_figures
     from latentdrift.models.classifier import train_classifier
+    from latentdrift.report.measuring_pages import write_classifier_page
+    from latentdrift.report.run_page import PAGE_FILE
 
     with progress(options.quiet) as tell:
         classifier = train_classifier(
@@ -135,13 +138,30 @@ def train(arguments: Sequence[str]) -> int:
             tell=tell,
         )
     facts = classifier.facts
+    told = [] if classifier.doubt is None else [f"{classifier.doubt}; train longer, or on more images"]
+    page = write_classifier_page(
+        options.out / PAGE_FILE,
+        facts,
+        facts["test"],
+        done=(
+            f"A classifier of *{classifier.attribute}* ({', '.join(map(str, classifier.classes))}) was trained on "
+            f"{facts['split']['images']['train']} images of {facts['data']['name']}, as {classifier.role}, and "
+            "measured on images that neither guide nor judge was trained on."
+        ),
+        command=command_line("classifier train", arguments),
+        options=options,
+        classes=classifier.classes,
+        warnings=told,
+        through=facts["test_through_autoencoder"],
+    )
     if options.json:
-        print_result({name: value for name, value in facts.items() if name != "trained_on"}, True)
+        print_result({**{name: value for name, value in facts.items() if name != "trained_on"}, "page": page}, True)
         return 0
     counts, through = facts["split"]["images"], facts["test_through_autoencoder"]
     print_result(
         {
             "classifier": options.out,
+            "page": page,
             "role": classifier.role,
             **described(classifier),
             "images": ", ".join(f"{name} {count}" for name, count in counts.items()),
@@ -150,7 +170,7 @@ def train(arguments: Sequence[str]) -> int:
             **rows(facts["test"]),
             **{f"{name}, through the autoencoder": text for name, text in rows(through).items() if name == "AUC"},
             "notes": facts["split"]["notes"],
-            "warnings": [] if classifier.doubt is None else [f"{classifier.doubt}; train longer, or on more images"],
+            "warnings": told,
         },
         False,
     )
@@ -162,13 +182,14 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = parse_options(EvaluateClassifierOptions, arguments, "classifier evaluate", EVALUATE_DESCRIPTION)
     from scipy.special import softmax
 
-    from latentdrift.cli.folders import write_json
+    from latentdrift.cli.folders import command_line, write_json
     from latentdrift.data import Cohort
     from latentdrift.evaluate.auc import classifier_figures
     from latentdrift.models.classifier import load_classifier
     from latentdrift.models.classifier.classifier import doubt_of
     from latentdrift.models.classifier.images import read_images
     from latentdrift.models.classifier.roles import file_hashes
+    from latentdrift.report.measuring_pages import write_classifier_page
 
     classifier = load_classifier(options.classifier, options.device)
     opened = Cohort.open(options.data, missing="keep")
@@ -207,12 +228,27 @@ def evaluate(arguments: Sequence[str]) -> int:
     doubt = doubt_of(figures)
     if doubt is not None:
         warnings.append(doubt)
+    files = {}
     if options.out is not None:
         write_json(options.out, facts)
+        # The result is a file, not a folder: the page stands beside it under its name.
+        files["page"] = write_classifier_page(
+            options.out.with_suffix(".html"),
+            {"data": facts["data"], "seed": options.seed},
+            figures,
+            done=(
+                f"The classifier `{options.classifier}` of *{classifier.attribute}* was measured on {len(cohort)} "
+                f"images of {opened.name}" + ("." if options.split is None else f", part {options.part}.")
+            ),
+            command=command_line("classifier evaluate", arguments),
+            options=options,
+            classes=classifier.classes,
+            warnings=[*warnings, *notes],
+        )
     if options.json:
-        print_result(facts, True)
+        print_result({**facts, **files}, True)
         return 0
-    shown = {"classifier": options.classifier, **described(classifier), **rows(figures)}
+    shown = {"classifier": options.classifier, **files, **described(classifier), **rows(figures)}
     print_result({**shown, "notes": notes, "warnings": warnings}, False)
     return 0
 

@@ -72,10 +72,17 @@ def main(arguments: Sequence[str]) -> int:
         kw_only=True,
     )
     options: Any = parse_options(options_class, arguments, "finetune", DESCRIPTION)
+    from latentdrift.cli.folders import command_line
     from latentdrift.data import Cohort
     from latentdrift.finetune import finetune_model
     from latentdrift.finetune.contrast import LowContrastWarning
+    from latentdrift.models.card import CARD_FILE
+    from latentdrift.report.finetune_page import write_finetune_page
+    from latentdrift.report.run_page import PAGE_FILE
 
+    page = options.out / PAGE_FILE
+    # The page of a run that finished before was written under the command that made it.
+    kept = page.is_file() and (options.out / "model" / CARD_FILE).is_file()
     with progress(options.quiet) as tell, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LowContrastWarning)
         columns, tolerant = (None, True) if method.every_attribute else needed_columns(options)
@@ -98,14 +105,19 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.drift import load_drift
 
     drift = load_drift(model)
+    told = [str(w.message) for w in caught if issubclass(w.category, LowContrastWarning)]
+    if not kept:
+        settled = dataclasses.replace(options, training=method(options.settings).settle(options.training))
+        write_finetune_page(options.out, command=command_line("finetune", arguments), options=settled, warnings=told)
     print_result(
         {
             "model": model,
+            "page": page,
             "drift": "none" if drift is None else str(drift),
             "samples": sorted((options.out / "samples").glob("*.png"))[-1:],
             "losses": options.out / "losses.csv",
             "split": options.out / "split.csv",
-            "warnings": [str(w.message) for w in caught if issubclass(w.category, LowContrastWarning)],
+            "warnings": told,
         },
         options.json,
     )

@@ -13,7 +13,8 @@ from latentdrift.cli.show import print_result, progress
 
 DESCRIPTION = """Make images from prompts or attributes.
 
-The folder that comes out holds PNG files marked as synthetic and metadata.csv, so that it can be read as a cohort."""
+The folder that comes out holds PNG files marked as synthetic and metadata.csv, so that it can be read as a cohort;
+manifest.json says what made them, page.html shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,15 @@ class GenerateOptions(ModelOptions):
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     options = parse_options(GenerateOptions, arguments, "generate", DESCRIPTION)
-    from latentdrift.cli.folders import write_json, write_table
+    from latentdrift.cli.folders import command_line, write_json, write_table
     from latentdrift.cli.models import open_model
     from latentdrift.cli.wishes import Attributes, all_combinations, parse_attributes, require_card
     from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data.provenance.manifest import Origin, SyntheticFile, write_manifest
     from latentdrift.errors import ConfigurationError
     from latentdrift.generate import generate_images, use_sampler
+    from latentdrift.models.identity import drift_facts, model_facts
+    from latentdrift.report.making_pages import drift_in_use, write_generate_page
 
     for flag in ("count", "batch_size", "steps"):
         if getattr(options, flag) < 1:
@@ -70,7 +74,12 @@ def main(arguments: Sequence[str]) -> int:
         prompt, wish = wishes[index % len(wishes)]
         # Of several wordings, each seed gets its own.
         chosen.append((template.caption(wish, key=str(seed)) if prompt is None else prompt, wish))
-    rows = []
+    command = command_line("generate", arguments)
+    settings = {name: getattr(options, name) for name in ("steps", "guidance", "sampler")}
+    origin = Origin(
+        model_facts(pipeline, options.model), drift_facts(pipeline, options.drift), settings=settings, command=command
+    )
+    rows, made = [], []
     options.out.mkdir(parents=True, exist_ok=True)
     gray = card is not None and card.gray
     with progress(options.quiet) as tell:
@@ -86,13 +95,25 @@ def main(arguments: Sequence[str]) -> int:
             )
             for image, (prompt, wish), seed in zip(images, chosen[part], seeds[part], strict=True):
                 name = f"{seed:06d}.png"
-                facts = {"prompt": prompt, "seed": str(seed), "model": options.model, "drift": options.drift}
-                write_png(options.out / name, image, gray=gray, text=facts, synthetic=True)
+                one = SyntheticFile(name, seed, prompt, wish)
+                write_png(options.out / name, image, gray=gray, text=origin.marks() | one.marks(), synthetic=True)
+                made.append(one)
                 rows.append({"file_name": name, **wish, "prompt": prompt, "seed": seed})
             write_table(options.out / "metadata.csv", rows)
             tell("images", min(start + options.batch_size, options.count), options.count)
     write_json(options.out / "generate.json", {"settings": dataclasses.asdict(options), "warnings": warnings})
+    manifest = write_manifest(options.out, origin, made)
+    page = write_generate_page(
+        options.out,
+        rows,
+        command=command,
+        options=options,
+        drift=drift_in_use(pipeline, options.steps),
+        facts={"first seed": options.seed, "SHA-256 of the model's weights": origin.model["sha256"]},
+        warnings=warnings,
+    )
     table = options.out / "metadata.csv"
-    result = {"images": options.count, "folder": options.out, "table": table, "warnings": warnings}
+    files = {"folder": options.out, "table": table, "manifest": manifest, "page": page}
+    result = {"images": options.count, **files, "warnings": warnings}
     print_result(result, options.json)
     return 0

@@ -100,14 +100,27 @@ def main(arguments: Sequence[str]) -> int:
     import torch
 
     from latentdrift.cli.editing import doubts
+    from latentdrift.cli.folders import command_line
     from latentdrift.cli.image_notes import prepare_image
     from latentdrift.cli.models import open_model
-    from latentdrift.cli.search_folder import at_the_end, failures, flat, judgement, told, write_outcome
+    from latentdrift.cli.search_folder import (
+        at_the_end,
+        failures,
+        flat,
+        judgement,
+        plain_numbers,
+        told,
+        write_outcome,
+    )
     from latentdrift.cli.search_problems import CONFIDENCE, context_of, distribution_problem, edit_problem
     from latentdrift.cli.selection import select_images
     from latentdrift.cli.wishes import require_card
     from latentdrift.counterfactual.rendering import Keeper, Meter
     from latentdrift.counterfactual.search import search
+    from latentdrift.data.provenance.manifest import Origin
+    from latentdrift.models.identity import model_facts
+    from latentdrift.report.making_pages import drift_in_use
+    from latentdrift.report.measuring_pages import write_search_page
 
     if options.out.exists() and not options.out.is_dir():
         raise ConfigurationError(f"{options.out} is a file; give --out a folder to make.")
@@ -151,6 +164,7 @@ def main(arguments: Sequence[str]) -> int:
     warnings += [*result.warnings, *failures(keeper), *flat(options, result, parameter), *at_the_end(result, space)]
     warnings += doubts(classifiers)
     judged = judgement(classifiers, options, card, selected, images, best, control, warnings)
+    best_drift = parameter.drift(result.best.parameters[parameter.name])
     record = {
         "settings": dataclasses.asdict(options),
         "criterion": options.criterion,
@@ -171,8 +185,19 @@ def main(arguments: Sequence[str]) -> int:
         "note": "The best was chosen on these very images, so that its gain is flattered: look at it on others.",
         "warnings": warnings,
     }
-    write_outcome(options, record, result, problem, parameter, images, best, control, card.gray)
-    print_result(told(options, result, record), options.json)
+    origin = Origin(model_facts(pipeline, options.model), {"used": str(best_drift or "none")})
+    write_outcome(options, record, result, problem, parameter, images, best, control, card.gray, origin.marks())
+    words = told(options, result, record)
+    page = write_search_page(
+        options.out,
+        plain_numbers(record),
+        words,
+        command=command_line("search", arguments),
+        options=options,
+        drift=dataclasses.replace(drift_in_use(pipeline, options.steps), drift=best_drift),
+        facts={"seed": options.seed, "SHA-256 of the model's weights": origin.model["sha256"]},
+    )
+    print_result({**words, "page": page}, options.json)
     return 0
 
 

@@ -118,8 +118,9 @@ def write_outcome(
     best: Rendering,
     control: Rendering,
     gray: bool,
+    marks: Mapping[str, Any],
 ) -> None:
-    """Write curve.csv, the pictures, and search.json last, each whole or not at all."""
+    """Write curve.csv, the pictures, and search.json last, each whole or not at all; `marks` go into best.png."""
     from latentdrift.cli.folders import write_json, write_table
     from latentdrift.cli.image_notes import as_gray
     from latentdrift.report import image_grid
@@ -149,7 +150,11 @@ def write_outcome(
     if all(values.ndim == 4 and values.shape[1] == 3 for _, values in columns):
         grid = [[values[row] for _, values in columns] for row in range(min(SHOWN, *(len(v) for _, v in columns)))]
         image_grid(
-            options.out / "best.png", grid, column_labels=[name for name, _ in columns], title=best_words(result)
+            options.out / "best.png",
+            grid,
+            column_labels=[name for name, _ in columns],
+            title=best_words(result),
+            synthetic=marks,
         )
     write_json(options.out / "search.json", plain_numbers(record))
 

@@ -51,10 +51,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     options: Any = parse_options(options_class, arguments, "utility", DESCRIPTION)
     from latentdrift.cli.evaluate import part_of
-    from latentdrift.cli.folders import write_table
+    from latentdrift.cli.folders import command_line, write_table
     from latentdrift.data import Cohort
     from latentdrift.errors import ConfigurationError
     from latentdrift.evaluate.utility import measure_utility
+    from latentdrift.report.measuring_pages import write_utility_page
 
     if (options.run is None) == (options.test is None):
         raise ConfigurationError("Say what is tested on: either --run, a run on --real, or --test, a folder.")
@@ -71,13 +72,20 @@ def main(arguments: Sequence[str]) -> int:
         result = measure_utility(real, synthetic, test, options.settings, options.out, device=options.device, tell=tell)
     write_table(options.out / "utility.csv", result.rows())
     write_table(options.out / "comparisons.csv", result.comparison_rows())
+    page = write_utility_page(
+        options.out,
+        result,
+        command=command_line("utility", arguments),
+        options=options,
+        attribute=options.settings.classifier.attribute,
+    )
     if options.json:
-        print_result(result.to_dict(), True)
+        print_result({**result.to_dict(), "page": page}, True)
         return 0
     shown = {f"AUC, {row.pop('trained on')}": described(row) for row in result.rows()}
     for row in result.comparison_rows():
         shown[f"{row.pop('trained on')} minus {row.pop('against')}"] = described(row)
-    print_result({**shown, "notes": list(result.notes), "study": options.out}, False)
+    print_result({**shown, "notes": list(result.notes), "study": options.out, "page": page}, False)
     return 0
 
 

@@ -24,11 +24,13 @@ from latentdrift.errors import ConfigurationError
 from latentdrift.finetune.checkpoint import FOLDER as CHECKPOINTS
 from latentdrift.finetune.config import TrainingConfig
 from latentdrift.finetune.contrast import LowContrastWarning
+from latentdrift.finetune.counts import count_parts
 from latentdrift.finetune.drifting import NoiseChoice, choose_noise
 from latentdrift.finetune.folder import begin_run, describe_run, has_finished, write_losses
 from latentdrift.finetune.learning import DriftLearner
 from latentdrift.finetune.memory import explained_memory
 from latentdrift.finetune.method import finetune_method
+from latentdrift.finetune.readme import write_readme
 from latentdrift.finetune.schedules import noise_schedule, zero_snr_scheduler
 from latentdrift.finetune.sets import SetMaker, TrainingSet
 from latentdrift.finetune.trainer import Report, Trainer
@@ -60,8 +62,9 @@ def finetune_model(
 ) -> Path:
     """Fine-tune a base model on a cohort; return the folder of the model, `out/model`.
 
-    The run folder holds `run.json` (settings, drift, data hash, package versions), `split.csv`, `losses.csv`,
-    TensorBoard's `logs`, `samples`, `checkpoints` while training, and `model`, which plain diffusers loads. Calling it
+    The run folder holds `run.json` (settings, drift, data hash, counts, package versions), `split.csv`, `losses.csv`,
+    TensorBoard's `logs`, `samples`, `checkpoints` while training, and `model`, which plain diffusers loads, with a card
+    in the hub's form (README.md). Calling it
     again with the same settings goes on from the last checkpoint, or returns at once if the run has finished.
 
     Args:
@@ -163,7 +166,8 @@ def finetune_model(
             learner=learner,
             offset=noise.offset,
         )
-        begin_run(out, facts, parts, drift_of(pipeline))
+        counted = count_parts(cohort, parts)
+        begin_run(out, {**facts, "parts": counted}, parts, drift_of(pipeline))
 
         def told(report: Report) -> None:
             if report.step % 50 == 0 or report.validation is not None:
@@ -186,6 +190,17 @@ def finetune_model(
             if trainer.validations:
                 notes["validation_loss"] = round(trainer.validations[-1][1], 5)
             card = dataclasses.replace(card, notes={**notes, **trained.notes()})
+            write_readme(
+                Path(folder),
+                card,
+                drift_of(pipeline),
+                facts,
+                counted,
+                losses=trainer.losses,
+                validations=trainer.validations,
+                captions=prompts.captions(parts["train"][:1]),
+                sheet=sheet(out, config.steps),
+            )
             save_pipeline(pipeline, out / "model", card, adapter=Path(folder), whole=config.save == "pipeline")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return out / "model"

@@ -82,8 +82,9 @@ def loss_curve(
     *,
     title: str = "",
     smooth: int = 1,
+    across: str = "training step",
 ) -> Path:
-    """Write losses along the training steps.
+    """Write losses along the training.
 
     Args:
         path: PNG file to write.
@@ -91,6 +92,7 @@ def loss_curve(
         title: above everything.
         smooth: values averaged into a point of the line; the raw ones stay visible, pale. Curves shorter than four
             times that are not smoothed.
+        across: what the steps are.
 
     Raises:
         DataError: no curve, steps and values of different number, or a file that cannot be written.
@@ -101,6 +103,59 @@ def loss_curve(
         raise DataError(f"There is no curve to draw in {path}.")
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
+    _draw_losses(axes, losses, smooth, across)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return save(figure, path)
+
+
+def training_figure(
+    path: str | Path,
+    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    rates: tuple[Sequence[float], Sequence[float]],
+    learned: Mapping[str, Sequence[float]] | None = None,
+    steps: Sequence[float] = (),
+    *,
+    smooth: int = 1,
+) -> Path:
+    """Write losses, learning rate and the numbers of a learned drift along the training, side by side.
+
+    Args:
+        path: PNG file to write.
+        losses: see `loss_curve`.
+        rates: steps and learning rates.
+        learned: numbers of a learned drift, by name, after each of `steps`.
+        steps: of `learned`.
+        smooth: see `loss_curve`.
+
+    Raises:
+        DataError: see `loss_curve`.
+    """
+    from matplotlib.figure import Figure
+
+    count = 3 if learned else 2
+    figure = Figure(figsize=(4.2 * count + 1.2, 3.2), layout="constrained")
+    panels = figure.subplots(1, count, width_ratios=[1.7, *([1] * (count - 1))])
+    _draw_losses(panels[0], losses, smooth)
+    panels[1].plot(*rates, color="C2", linewidth=1.6)
+    panels[1].set_ylim(bottom=0)
+    panels[1].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    panels[1].yaxis.get_offset_text().set_fontsize(8)
+    _tidy(panels[1], "learning rate", "training step")
+    for name, values in (learned or {}).items():
+        panels[2].plot(steps, values, label=name, linewidth=1.4)
+    if learned:
+        _tidy(panels[2], "learned drift", "training step")
+        panels[2].legend(frameon=False, fontsize=8)
+    return save(figure, path)
+
+
+def _draw_losses(
+    axes: Any,
+    losses: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    smooth: int,
+    across: str = "training step",
+) -> None:
     for index, (label, (steps, values)) in enumerate(losses.items()):
         x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
         if x.shape != y.shape or x.ndim != 1:
@@ -111,11 +166,8 @@ def loss_curve(
             kernel = np.full(smooth, 1.0 / smooth)
             x, y = np.convolve(x, kernel, mode="valid"), np.convolve(y, kernel, mode="valid")
         axes.plot(x, y, color=colour, label=label, linewidth=1.6, marker="o" if len(y) < 12 else "", markersize=3)
-    _tidy(axes, "loss", "training step")
+    _tidy(axes, "loss", across)
     axes.legend(frameon=False, fontsize=8)
-    if title:
-        figure.suptitle(title, fontsize=11)
-    return save(figure, path)
 
 
 def _tidy(axes: Any, name: str, below: str) -> None:

@@ -37,6 +37,8 @@ class Table:
 
     rows: Sequence[Mapping[str, Any]]
     caption: str = ""
+    folded: str = ""
+    """If given, the table is closed, and this is what opens it."""
 
 
 @dataclass(frozen=True)
