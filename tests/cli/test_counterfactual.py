@@ -263,7 +263,8 @@ def test_two_judges_of_one_attribute_and_one_of_what_should_stay_are_printed(
 
 
 def test_another_modality_than_the_models_is_warned_of() -> None:
-    from latentdrift.cli.image_notes import prepare_image, trained_modalities
+    from latentdrift.cli.image_notes import prepare_image
+    from latentdrift.models.modality import trained_modalities
     from latentdrift.cli.scans import Opened
     from latentdrift.data.export.edit import EditSource
     from latentdrift.data.scan import Plane

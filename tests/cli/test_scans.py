@@ -125,7 +125,7 @@ def test_a_run_remembers_how_its_cohort_was_prepared(toy_model: Path, toy_cohort
 
 
 def test_gray_stays_bit_by_bit_and_a_tint_goes() -> None:
-    from latentdrift.cli.image_notes import as_gray
+    from latentdrift.edit.gray import as_gray
 
     gray = (torch.rand(2, 1, 9, 9) * 2 - 1).expand(-1, 3, -1, -1)
     assert torch.equal(as_gray(gray), gray)

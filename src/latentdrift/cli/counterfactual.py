@@ -59,7 +59,6 @@ def main(arguments: Sequence[str]) -> int:
         doubts,
         open_classifiers,
         run_edit,
-        wordings,
     )
     from latentdrift.cli.folders import write_json, write_table
     from latentdrift.cli.image_notes import prepare_image, source_digest
@@ -70,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.selection import select_images, unchanged
     from latentdrift.cli.whole_folder import whole_folder
     from latentdrift.cli.wishes import parse_attributes, require_card
+    from latentdrift.counterfactual.wordings import wordings
     from latentdrift.data.export.edit import check_formats
     from latentdrift.evaluate.evidence import edit_evidence
 

@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentdrift.cli.options import parse_options, peek_option
-from latentdrift.errors import ConfigurationError, DataError, LatentDriftError, UnknownNameError
+from latentdrift.errors import ConfigurationError, LatentDriftError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
+    from latentdrift.counterfactual.wordings import Wordings
     from latentdrift.edit import EditResult
     from latentdrift.edit.request import ImageObjective
-    from latentdrift.models import ModelCard
     from latentdrift.models.classifier import Classifier
 
 Attributes = Mapping[str, str | float]
@@ -110,67 +110,6 @@ def editor_for(model: str) -> str:
     except LatentDriftError:
         return USUAL  # opening the model says what is wrong with it
     return INSTRUCTED if card is not None and card.method == INSTRUCTED else USUAL
-
-
-@dataclass(frozen=True)
-class Wordings:
-    """Captions of what images show and of what they should show, one an image; for some models instructions.
-
-    `kept` asks for what the images show already: the target of a placebo edit.
-    """
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    kept: tuple[str, ...]
-
-
-def wordings(
-    card: ModelCard,
-    sources: Sequence[Attributes],
-    targets: Sequence[Attributes],
-    keys: Sequence[str | None] | None = None,
-) -> Wordings:
-    """Return the captions of attributes in the words the model was trained with.
-
-    Models that edit by instruction get what to do, with ages as number, word or bin as their card says.
-
-    Args:
-        card: of the model.
-        sources: what each image shows.
-        targets: what each should show, all attributes.
-        keys: each image's name in its cohort, which decides its wording among several; the first where None.
-
-    Raises:
-        DataError: an attribute that the captions need is not given, or cannot be written.
-        ConfigurationError: ages as differences, and a source without its age.
-    """
-    from latentdrift.data import PromptTemplate
-    from latentdrift.data.prompts.instructions import instruction
-
-    keys = [None] * len(sources) if keys is None else keys
-    template = PromptTemplate.restore(card.template)
-    if card.method != INSTRUCTED:
-        try:
-            before = tuple(template.caption(one, key=key) for one, key in zip(sources, keys, strict=True))
-            after = tuple(template.caption(one, key=key) for one, key in zip(targets, keys, strict=True))
-        except DataError as error:
-            raise DataError(f"{error} State what the images show by --source NAME=VALUE.") from error
-        return Wordings(before, after, before)
-    known: Mapping[str, Any] = card.notes.get("instructions", {})
-    told = {name: known[name] for name in ("modality", "style", "age", "attribute") if name in known}
-
-    def shown(one: Attributes, key: str | None) -> str:
-        try:
-            return template.caption(one, key=key)
-        except DataError:
-            return ""  # these models do not read it
-
-    rows = list(zip(sources, targets, keys, strict=True))
-    return Wordings(
-        tuple(shown(source, key) for source, _, key in rows),
-        tuple(instruction(source, target, key=key, **told) for source, target, key in rows),
-        tuple(instruction(source, source, key=key, **told) for source, _, key in rows),
-    )
 
 
 @dataclass(frozen=True)
@@ -299,8 +238,8 @@ def run_edit(
     Raises:
         LatentDriftError: see `make_counterfactuals`.
     """
-    from latentdrift.cli.image_notes import gray_edit
     from latentdrift.counterfactual import make_counterfactuals
+    from latentdrift.edit.gray import gray_edit
 
     result = make_counterfactuals(
         pipeline,

@@ -173,12 +173,12 @@ def from_run(options: CounterfactualsOptions, warnings: list[str]) -> tuple[Rows
     import torch
 
     from latentdrift.cli.counterfactual_folder import round_trip_limits
-    from latentdrift.cli.editing import wordings
-    from latentdrift.cli.image_notes import gray_edit
     from latentdrift.cli.models import open_model
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual import make_counterfactuals
+    from latentdrift.counterfactual.wordings import wordings
     from latentdrift.data import Cohort, ImageTransform
+    from latentdrift.edit.gray import gray_edit
 
     run = str(options.run)
     pipeline, said = open_model(run, options.device, options.drift)

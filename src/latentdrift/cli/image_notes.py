@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from latentdrift.edit.gray import as_gray
+from latentdrift.models.modality import strange_modality
 
 if TYPE_CHECKING:
     import torch
 
     from latentdrift.cli.scans import Opened
-    from latentdrift.edit import EditResult
     from latentdrift.models import ModelCard
-
-MODALITIES: Mapping[str, frozenset[str]] = {
-    "MRI": frozenset({"MR"}),
-    "CT": frozenset({"CT"}),
-    "X-ray": frozenset({"CR", "DX", "DR", "RG"}),
-}
-"""DICOM's codes by the name that captions use."""
-
-_NAMED = {
-    "MRI": re.compile(r"\b(?:mri?|t1|t2|flair)\b", re.IGNORECASE),
-    "CT": re.compile(r"\bct\b", re.IGNORECASE),
-    "X-ray": re.compile(r"\bx-?rays?\b|\bradiographs?\b", re.IGNORECASE),
-}
 
 
 def prepare_image(opened: Opened, card: ModelCard) -> tuple[torch.Tensor, list[str], list[str]]:
@@ -61,42 +47,13 @@ def prepare_image(opened: Opened, card: ModelCard) -> tuple[torch.Tensor, list[s
                 f"{stored}{placement.low:g} to {placement.high:g}{unit} is black to white; the image goes from "
                 f"{float(plane.pixels.min()):g} to {float(plane.pixels.max()):g}{unit}"
             )
-        trained = trained_modalities(card)
-        known = {code for name in trained for code in MODALITIES[name]}
-        if known and plane.modality not in known | {"OT", ""}:
-            told = " and ".join(sorted(trained))
-            warnings.append(
-                f"{opened.file} is of modality {plane.modality}, the model was trained on {told}: do not trust it."
-            )
+        told = strange_modality(card, plane.modality)
+        if told is not None:
+            warnings.append(f"{opened.file} {told}")
     if (height, width) != (card.size, card.size):
         padded = ", padded with black" if height != width else ""
         notes.insert(0, f"resized from {width} x {height} to {card.size} x {card.size} pixels{padded}")
     return image, notes, warnings
-
-
-def as_gray(images: torch.Tensor) -> torch.Tensor:
-    """Return images (..., 3, H, W) with the mean of the channels in each; images that are gray stay bit by bit."""
-    first = images[..., :1, :, :]
-    mean = first + (images - first).mean(-3, keepdim=True)
-    return mean.expand(images.shape).contiguous()
-
-
-def gray_edit(result: EditResult) -> EditResult:
-    """Return an edit without the tint that the decoder leaves and guidance can push further.
-
-    What is measured is then what the files of a gray cohort's model show.
-    """
-    kept = None if result.reconstruction is None else as_gray(result.reconstruction)
-    return dataclasses.replace(result, image=as_gray(result.image), reconstruction=kept)
-
-
-def trained_modalities(card: ModelCard) -> set[str]:
-    """Return what the model was trained on, by name, as far as its captions and settings say."""
-    told: Mapping[str, Any] = card.notes.get("instructions", {})
-    template = card.template if isinstance(card.template, str) else " ".join(map(str, card.template.get("texts", ())))
-    values = [str(value) for value in card.attributes.get("modality", ())]
-    text = " ".join([template, *values, str(told.get("modality", ""))])
-    return {name for name, pattern in _NAMED.items() if pattern.search(text)}
 
 
 def source_digest(opened: Opened) -> str:

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     axis = axis_of(options)
     import torch
 
-    from latentdrift.cli.editing import doubts, open_classifiers, wordings
+    from latentdrift.cli.editing import doubts, open_classifiers
     from latentdrift.cli.image_notes import prepare_image, source_digest
     from latentdrift.cli.ladder_folder import FRAMES, in_gray, measure, sentences, write_ladder
     from latentdrift.cli.masks import read_mask
@@ -89,6 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.whole_folder import whole_folder
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual.ladder import ladder
+    from latentdrift.counterfactual.wordings import wordings
 
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")

@@ -53,10 +53,7 @@ def edit_problem(
     warnings: list[str],
 ) -> tuple[Problem, Classifiers]:
     """Return the search for the best edits, and the classifiers."""
-    from latentdrift.cli.editing import (
-        open_classifiers,
-        wordings,
-    )
+    from latentdrift.cli.editing import open_classifiers
     from latentdrift.cli.image_notes import source_digest
     from latentdrift.cli.masks import read_mask
     from latentdrift.cli.objectives import objective_config, objective_of, perceptual_distance
@@ -64,6 +61,7 @@ def edit_problem(
     from latentdrift.cli.wishes import parse_attributes
     from latentdrift.counterfactual import open_editor
     from latentdrift.counterfactual.rendering import EditRenderer, EditScore
+    from latentdrift.counterfactual.wordings import wordings
     from latentdrift.edit import Editing
 
     sources, targets = targets_of(options, card, selected)
@@ -146,13 +144,14 @@ def distribution_problem(
     warnings: list[str],
 ) -> tuple[Problem, Classifiers]:
     """Return the search for the samples nearest to the images, and no classifiers."""
-    from latentdrift.cli.editing import Classifiers, wordings
+    from latentdrift.cli.editing import Classifiers
     from latentdrift.counterfactual.distribution import (
         DistributionConfig,
         DistributionScore,
         SampleRenderer,
         paired_difference,
     )
+    from latentdrift.counterfactual.wordings import wordings
 
     if options.guide is not None or options.judge or options.target or options.mask is not None:
         raise ConfigurationError("--guide, --judge, --target and --mask belong to --criterion edit; leave them out.")

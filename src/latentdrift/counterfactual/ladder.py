@@ -189,7 +189,7 @@ def ladder(
         )
         spread = None if inversion is None else inversion[rows]
         if axis == DRIFT and spread is not None:
-            spread = _under_drifts(pipeline, spread, [float(value) for _ in range(count) for value in values])
+            spread = under_drifts(pipeline, spread, [float(value) for _ in range(count) for value in values])
         result = chosen.edit(request, spread, progress=progress)
         frames = result.image.unflatten(0, (count, rungs))
         rebuilt = None if result.reconstruction is None else result.reconstruction[::rungs]
@@ -291,8 +291,11 @@ def _one_by_one(
     return torch.stack(frames, 1), rebuilt
 
 
-def _under_drifts(pipeline: DiffusionPipeline, inversion: Inversion, deltas: Sequence[float]) -> Inversion:
-    """Return an inversion whose noise has each row's δ, as rows of their own: what is kept for one is no other's."""
+def under_drifts(pipeline: DiffusionPipeline, inversion: Inversion, deltas: Sequence[float]) -> Inversion:
+    """Return an inversion whose noise has each row's δ on top of the pipeline's own drift, one δ a row.
+
+    The rows are rows of their own: what is kept for one is no other's.
+    """
     scheduler, _ = way_down(pipeline, inversion)
     return replace(
         inversion,

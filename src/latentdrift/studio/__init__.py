@@ -1,0 +1,1 @@
+"""The web pages: the studio over the Python API, and the reader study."""

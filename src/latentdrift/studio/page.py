@@ -1,0 +1,89 @@
+"""The page: tabs, and what they share. Layout only; what happens is in the modules without gradio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentdrift.errors import LatentDriftError
+from latentdrift.studio.processes import Processes
+from latentdrift.studio.session import Session
+from latentdrift.studio.shelf import Shelf
+from latentdrift.studio.style import NOTICE, TITLE, bad
+from latentdrift.studio.workspace import Workspace
+
+QUEUE = 32
+"""Edits that may wait; more are told to come back."""
+
+KEPT_S = 12 * 3600
+"""Seconds after which what a closed tab left is deleted."""
+
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+"""Edits use all cores; two at once would both be slower."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What all tabs of one running studio share."""
+
+    workspace: Workspace
+    shelf: Shelf
+    processes: Processes
+    folder: Path
+    """For uploads and exports; deleted at the end."""
+
+    def session(self) -> Session:
+        """Return a new tab's session, with a folder of its own."""
+        import secrets
+
+        folder = self.folder / "sessions" / secrets.token_urlsafe(12)
+        folder.mkdir(parents=True, mode=0o700)
+        return Session(self.shelf, folder)
+
+
+def build_page(studio: Studio) -> Any:
+    """Return the page, a `gradio.Blocks`."""
+    import gradio as gr
+
+    from latentdrift.studio.page_edit import edit_tab
+    from latentdrift.studio.page_runs import runs_tab
+    from latentdrift.studio.page_start import start_tabs
+
+    with gr.Blocks(title="latentdrift studio", analytics_enabled=False, delete_cache=(3600, KEPT_S)) as page:
+        gr.HTML(TITLE)
+        gr.HTML(NOTICE)
+        with gr.Tabs(elem_id="pages") as tabs:
+            with gr.Tab("Counterfactual", id="edit"):
+                edit_tab(studio, page)
+            start_tabs(studio)
+            with gr.Tab("Runs", id="runs") as runs:
+                runs_tab(studio, runs)
+    assert tabs is not None
+    return page.queue(max_size=QUEUE, default_concurrency_limit=8, api_open=False)
+
+
+def guarded(status: Any, work: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:
+    """Return a handler that puts errors of ours into the page's status, in words, and nothing else.
+
+    Args:
+        status: the component.
+        work: takes the components' values by component, and maybe progress; returns new values by component.
+    """
+    import functools
+    import logging
+
+    @functools.wraps(work)
+    def handler(*values: Any) -> dict[Any, Any]:
+        try:
+            return work(*values)
+        except LatentDriftError as error:
+            return {status: bad(str(error))}
+        except MemoryError:
+            return {status: bad("Memory ran out. Use a smaller image or model, or close other programs.")}
+        except Exception as error:
+            logging.getLogger(__name__).exception("A request failed.")
+            return {status: bad(f"That failed unexpectedly ({type(error).__name__}). The studio's terminal says more.")}
+
+    return handler

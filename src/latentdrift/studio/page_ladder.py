@@ -1,0 +1,77 @@
+"""The tab Ladder: one image along values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from latentdrift.studio.ladders import AXES, DELTA, proposed_values
+from latentdrift.studio.page import ONE_AT_A_TIME, Studio, guarded
+from latentdrift.studio.page_scan import ScanPanel
+from latentdrift.studio.page_settings import SettingsPanel
+from latentdrift.studio.pictures import tensor_shown
+from latentdrift.studio.shelf import USUAL, attributes_of
+from latentdrift.studio.style import good
+
+
+def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status: Any) -> None:
+    """Lay the tab out and wire it."""
+    import gradio as gr
+
+    known = attributes_of(studio.shelf.card(USUAL))
+    axes = [*known, *AXES]
+    with gr.Row():
+        axis = gr.Dropdown(axes, value=axes[0], label="Along", elem_id="axis")
+        first = proposed_values(axes[0], known)
+        values = gr.Textbox(first, label="Values, with commas between", scale=2, elem_id="values")
+        make = gr.Button("Make ladder", variant="primary", elem_id="make-ladder")
+    frames = gr.Gallery(label="Frames (synthetic)", format="png", columns=5, height="auto", elem_id="frames")
+    strip = gr.Image(
+        label="Frames and what changed: green added, red removed",
+        interactive=False,
+        format="png",
+        elem_id="strip",
+        alt_text="The ladder's frames, and below each what was added and removed",
+    )
+    files = gr.File(label="Files: strip.png, ladder.gif", interactive=False, elem_id="ladder-files")
+
+    def climbed(given: Mapping[Any, Any], progress: Any = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
+        own = given[panel.session] or studio.session()
+        wish = own.wish(given[panel.model], *panel.fields(studio, given))
+
+        def tell(done: int, total: int) -> None:
+            progress((done, total), desc="Ladder", unit="steps")
+
+        told, guide = settings.read(given), settings.text(given, "guide")
+        found, written = own.climb(given[panel.model], wish, told, given[axis], given[values], guide, tell)
+        pictures = [
+            (tensor_shown(frame), f"{given[axis]} {label}")
+            for frame, label in zip(found.result.frames[0], found.labels, strict=True)
+        ]
+        return {
+            panel.session: own,
+            frames: pictures,
+            strip: str(written[0]),
+            files: [str(path) for path in written],
+            status: good(f"A ladder of {len(pictures)} frames along {given[axis]}, all from one inversion."),
+        }
+
+    def proposed(given: Mapping[Any, Any]) -> dict[Any, Any]:
+        found = attributes_of(studio.shelf.card(given[panel.model]))
+        return {values: proposed_values(given[axis], found)}
+
+    def other_model(given: Mapping[Any, Any]) -> dict[Any, Any]:
+        found = attributes_of(studio.shelf.card(given[panel.model]))
+        names = [*found, *AXES]
+        return {axis: gr.update(choices=names, value=names[0]), values: proposed_values(names[0] or DELTA, found)}
+
+    hidden: dict[str, Any] = {"api_visibility": "private"}
+    make.click(
+        guarded(status, climbed),
+        panel.inputs() | settings.inputs() | {axis, values},
+        [panel.session, frames, strip, files, status],
+        **hidden,
+        **ONE_AT_A_TIME,
+    )
+    axis.input(guarded(status, proposed), {panel.model, axis}, [values, status], **hidden)
+    panel.model.input(guarded(status, other_model), {panel.model}, [axis, values, status], **hidden)

@@ -1,0 +1,108 @@
+"""Who may ask, and what a page may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from latentdrift.errors import ConfigurationError
+from latentdrift.studio.guard import LOOPBACK, POLICY, Guard, host_name, without_foreign
+from latentdrift.studio.server import ServerConfig, checker
+
+PAGE = """<head><link rel="preconnect" href="https://fonts.example.org" /><link rel="stylesheet" href="./own.css">
+<script src="https://cdn.example.org/x.js" async></script><script src="./own.js"></script>
+<meta property="og:image" content="https://example.org/x.png"></head>"""
+
+
+def ask(
+    path: str = "/", host: str = "127.0.0.1:7860", kind: str = "text/html", hosts: Any = LOOPBACK
+) -> dict[str, Any]:
+    """Ask a guarded application for a path; return status, headers and body."""
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = PAGE.encode()
+        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body[:50], "more_body": True})
+        await send({"type": "http.response.body", "body": body[50:]})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": path, "headers": [(b"host", host.encode())]}
+    asyncio.run(Guard(app, hosts)(scope, receive, send))
+    return {
+        "status": sent[0]["status"],
+        "headers": {name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        "body": b"".join(part.get("body", b"") for part in sent[1:]).decode(),
+        "parts": len(sent) - 1,
+    }
+
+
+def test_pages_keep_their_own_and_lose_foreign_tags() -> None:
+    answer = ask()
+    assert answer["status"] == 200
+    assert "example.org" not in answer["body"]
+    assert "./own.css" in answer["body"]
+    assert "./own.js" in answer["body"]
+    assert answer["headers"]["content-length"] == str(len(answer["body"].encode()))
+    assert answer["headers"]["content-security-policy"] == POLICY
+    assert without_foreign("<p>https://example.org</p>") == "<p>https://example.org</p>"
+
+
+def test_what_is_no_page_streams_as_it_is() -> None:
+    answer = ask(kind="text/event-stream")
+    assert answer["body"] == PAGE
+    assert answer["parts"] == 2
+
+
+@pytest.mark.parametrize("host", ["evil.example.org", "127.0.0.1.example.org:7860", "", "0.0.0.0"])
+def test_strange_names_are_refused_on_loopback(host: str) -> None:
+    assert ask(host=host)["status"] == 421
+    assert ask(host=host, hosts=None)["status"] == 200
+
+
+@pytest.mark.parametrize("host", ["localhost:7860", "[::1]:7860", "127.0.0.1"])
+def test_own_names_are_answered(host: str) -> None:
+    assert host_name(host) in LOOPBACK
+    assert ask(host=host)["status"] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/proxy=https://x.hf.space/a",
+        "/gradio_api/file=https://example.org/a",
+        "/gradio_api/run-history/records",
+    ],
+)
+def test_routes_that_reach_out_are_closed(path: str) -> None:
+    assert ask(path)["status"] == 404
+
+
+def test_only_this_machine_unless_told_otherwise() -> None:
+    assert ServerConfig().host == "127.0.0.1"
+    assert ServerConfig().is_local
+    assert ServerConfig(host="::1").is_local
+    assert ServerConfig(host="localhost").is_local
+    assert not ServerConfig(host="0.0.0.0").is_local
+    assert not ServerConfig(host="example.org").is_local
+
+
+@pytest.mark.parametrize("wrong", [{"port": 70000}, {"max_upload_mb": 0}, {"password": ""}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        ServerConfig(**wrong)
+
+
+def test_a_password_is_compared_whatever_the_name() -> None:
+    check = checker("pässword")
+    assert check("anybody", "pässword")
+    assert not check("anybody", "password")
+    assert not check("anybody", "")
