@@ -10,13 +10,24 @@ OFFLINE := HF_HUB_OFFLINE=1
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check clean
+.PHONY: demo test check docs docs-test figures clean
 
 demo: $(STAMP)
 	$(OFFLINE) $(KEEP) $(BIN)/latentdrift demo --out runs/demo
 
 test: check
 	$(OFFLINE) $(KEEP) $(BIN)/python -m pytest
+
+# The documentation site, in site/index.html. Any warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --strict
+
+# Runs every block of code of README.md and docs/ for real, in small.
+docs-test: $(STAMP)
+	$(OFFLINE) $(KEEP) $(BIN)/python -m pytest -m "slow or not slow" tests/test_code_blocks.py tests/test_notebooks.py
+
+figures: $(STAMP)
+	$(OFFLINE) $(KEEP) $(BIN)/python docs/figures.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -32,5 +43,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist site

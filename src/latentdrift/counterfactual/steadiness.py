@@ -23,7 +23,7 @@ class Monotonicity(NamedTuple):
 class Smoothness(NamedTuple):
     """How evenly a strip changes.
 
-    Args:
+    Attributes:
         largest_step: of all steps between neighbours, as a part of the whole way, which is their sum; L1.
         even_step: what it is where all steps are alike.
         straightness: difference of the ends as a part of the whole way; 1 where no step takes back another.

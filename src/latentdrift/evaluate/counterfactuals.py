@@ -38,7 +38,7 @@ class Proximity(NamedTuple):
 class Identity(NamedTuple):
     """Whose image an edit still is.
 
-    Args:
+    Attributes:
         rate: share of edits whose nearest neighbour is of the same subject.
         ranks: of the nearest image of the same subject, (N,); 1 is the nearest of all.
         chance: the share that a random neighbour would give.
