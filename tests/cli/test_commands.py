@@ -143,7 +143,9 @@ def test_the_whole_way(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys
     assert status == 0, err
     assert "dB" in text
     expected = {f"s00-{i}{part}.png" for i in (0, 1) for part in ("", "-source", "-difference")}
-    assert {path.name for path in edits.iterdir()} == expected | {"overview.png", "metadata.csv", "result.json"}
+    assert {path.name for path in edits.iterdir()} == expected | {
+        *("overview.png", "metadata.csv", "result.json", "manifest.json", "page.html"),
+    }
     facts = json.loads((edits / "result.json").read_text())
     assert facts["captions"] == {"source": "a slice, mild demented, age 60", "target": "a slice, non demented, age 60"}
     assert [row["source_file"] for row in facts["images"]] == list(map(str, pictures))

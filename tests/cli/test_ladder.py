@@ -55,6 +55,7 @@ def test_words_with_a_later_scan(
     assert abs(last["changed_l1"] - first["changed_l1"]) > 0.05
     assert {path.name for path in out.iterdir()} == {
         *("frame-00.png", "frame-01.png", "source.png", "strip.png", "ladder.gif", "result.json"),
+        *("manifest.json", "page.html"),
     }
 
 

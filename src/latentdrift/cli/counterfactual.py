@@ -54,13 +54,19 @@ def main(arguments: Sequence[str]) -> int:
     options: Any = parse_editing(CounterfactualOptions, arguments, "counterfactual", DESCRIPTION)
     import torch
 
-    from latentdrift.cli.counterfactual_folder import described_run, summary_lines, write_images, write_overview
+    from latentdrift.cli.counterfactual_folder import (
+        described_run,
+        origin_of,
+        summary_lines,
+        write_images,
+        write_overview,
+    )
     from latentdrift.cli.editing import (
         doubts,
         open_classifiers,
         run_edit,
     )
-    from latentdrift.cli.folders import write_json, write_table
+    from latentdrift.cli.folders import command_line, write_json, write_table
     from latentdrift.cli.image_notes import prepare_image, source_digest
     from latentdrift.cli.masks import read_mask
     from latentdrift.cli.models import open_model
@@ -71,7 +77,10 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual.wordings import wordings
     from latentdrift.data.export.edit import check_formats
+    from latentdrift.data.provenance.manifest import SyntheticFile, write_manifest
     from latentdrift.evaluate.evidence import edit_evidence
+    from latentdrift.report.making_pages import drift_in_use, write_edit_page
+    from latentdrift.report.run_page import PAGE_FILE
 
     check_formats(options.export)
     pipeline, warnings = open_model(options.model, options.device, options.drift)
@@ -122,9 +131,11 @@ def main(arguments: Sequence[str]) -> int:
         )
         if classifiers.all:
             warnings += [*doubts(classifiers), *evidence.summary["warnings"]]
-        rows = write_images(folder, options, selected, names, result, words, targets, evidence, card.gray)
+        origin = origin_of(options, pipeline, command_line("counterfactual", arguments))
+        rows, made = write_images(folder, options, selected, names, result, words, targets, evidence, card.gray, origin)
         write_table(folder / "metadata.csv", rows)
-        write_overview(folder / "overview.png", result, names, words, wish, classifiers, evidence)
+        write_overview(folder / "overview.png", result, names, words, wish, classifiers, evidence, origin.marks())
+        write_manifest(folder, origin, [*made, SyntheticFile("overview.png")])
         facts = [
             {
                 "source_prompt": words.before[index],
@@ -145,11 +156,20 @@ def main(arguments: Sequence[str]) -> int:
             "warnings": warnings,
         }
         write_json(folder / "result.json", record)
+        write_edit_page(
+            folder,
+            record,
+            command=origin.command or "",
+            options=options,
+            drift=drift_in_use(pipeline, options.steps),
+            facts={"first seed": options.seed, "SHA-256 of the model's weights": origin.model["sha256"]},
+        )
     done = [note for found in notes for note in found]
     print_result(
         {
             "folder": options.out,
             "overview": options.out / "overview.png",
+            "page": options.out / PAGE_FILE,
             **summary_lines(evidence, classifiers),
             **round_trip(result),
             "done to images": [

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from latentdrift.cli.editing import Attributes, Classifiers, Wordings
     from latentdrift.cli.selection import Selected
+    from latentdrift.data.provenance.manifest import Origin, SyntheticFile
     from latentdrift.edit import EditResult
     from latentdrift.evaluate.evidence import EditEvidence
 
@@ -35,32 +36,43 @@ def write_images(
     targets: Sequence[Attributes],
     evidence: EditEvidence,
     gray: bool,
-) -> list[dict[str, Any]]:
-    """Write every image's files and return one row an image: names, captions, figures.
+    origin: Origin,
+) -> tuple[list[dict[str, Any]], list[SyntheticFile]]:
+    """Write every image's files; return one row an image (names, captions, figures), and all synthetic files.
 
     Per image: NAME.png (the counterfactual), NAME-source.png, NAME-difference.png (the signed map, without what the
     round trip changes by itself), and the scans of --export. l1 is in levels of 255, psnr in dB.
     """
+    from latentdrift.cli.image_notes import source_digest
     from latentdrift.data import write_png
+    from latentdrift.data.provenance.manifest import SyntheticFile
     from latentdrift.report import signed_difference
 
     limits = round_trip_limits(result)
     l1, psnr = result.round_trip_l1, result.round_trip_psnr
     rows: list[dict[str, Any]] = []
+    made: list[SyntheticFile] = []
     for index, (one, name) in enumerate(zip(selected, names, strict=True)):
-        facts = {
-            "source": words.before[index],
-            "target": words.after[index],
-            "model": options.model,
-            "drift": options.drift,
-            "editor": options.editor,
-            "seed": str(options.seed + index),
-        }
+        edit = SyntheticFile(
+            f"{name}.png",
+            options.seed + index,
+            words.after[index],
+            targets[index],
+            str(one.opened.file),
+            source_digest(one.opened),
+            words.before[index],
+        )
+        facts = origin.marks() | edit.marks()
         write_png(folder / f"{name}.png", result.image[index], gray=gray, text=facts, synthetic=True)
         write_png(folder / f"{name}-source.png", result.source[index], gray=gray)
         map_ = signed_difference(result.source[index], result.image[index], threshold=limits[index])
         write_png(folder / f"{name}-difference.png", map_, text=facts, synthetic=True)
         exported = export_edit(options, one, result, index, folder / f"{name}-edited", facts)
+        made += [edit, dataclasses.replace(edit, file=f"{name}-difference.png")]
+        if exported and one.opened.source is not None:
+            # An export is of the scan itself, which may be another file than the image that the model saw.
+            own = dataclasses.replace(edit, source_sha256=one.opened.source.source_hash())
+            made += [dataclasses.replace(own, file=path.name) for path in exported]
         row: dict[str, Any] = {
             "file_name": f"{name}.png",
             "source_file": str(one.opened.file),
@@ -76,7 +88,21 @@ def write_images(
         if options.export:
             row["exported"] = " ".join(path.name for path in exported)
         rows.append(row)
-    return rows
+    return rows, made
+
+
+def origin_of(options: Any, pipeline: DiffusionPipeline, command: str) -> Origin:
+    """Return what made the edits of a command, for their marks and manifest."""
+    from latentdrift.data.provenance.manifest import Origin
+    from latentdrift.models.identity import drift_facts, model_facts
+
+    return Origin(
+        model_facts(pipeline, options.model),
+        drift_facts(pipeline, options.drift),
+        {"name": options.editor, "config": dataclasses.asdict(options.settings)},
+        {name: getattr(options, name) for name in ("steps", "guidance", "strength")},
+        command,
+    )
 
 
 def round_trip_limits(result: EditResult) -> NDArray[np.float32]:
@@ -125,6 +151,7 @@ def write_overview(
     wish: Attributes,
     classifiers: Classifiers,
     evidence: EditEvidence,
+    facts: Mapping[str, Any],
 ) -> Path:
     """Write rows of source, counterfactual and map, with a class's probability before → after beside them.
 
@@ -152,6 +179,7 @@ def write_overview(
         row_labels=labels,
         title=" → ".join(told) if all(told) else f"→ {told[1] or wanted}",
         threshold=list(round_trip_limits(result)[:shown]),
+        facts=facts,
     )
 
 
@@ -222,26 +250,21 @@ def between(figure: Mapping[str, Any], form: str) -> str:
 
 def described_run(options: Any, pipeline: DiffusionPipeline, classifiers: Classifiers) -> dict[str, Any]:
     """Return what made the images: settings, editor, model, drift as used, classifiers, versions of packages."""
-    from latentdrift.drift import drift_of
-    from latentdrift.finetune.folder import package_versions
+    from latentdrift.data.provenance.marks import package_versions
     from latentdrift.models import base_fingerprint
+    from latentdrift.models.identity import drift_facts, model_facts
 
-    drift, card = drift_of(pipeline), pipeline.latentdrift_card
+    card = pipeline.latentdrift_card
     config = options.settings
     return {
         "settings": {name: value for name, value in dataclasses.asdict(options).items() if name != "settings"},
         "editor": {"name": options.editor, "config": dataclasses.asdict(config)},
         "model": {
-            "name": options.model,
+            **model_facts(pipeline, options.model),
             "fingerprint": base_fingerprint(pipeline.unet),
-            "base": card.base,
-            "method": card.method,
             "size": card.size,
-            "data": dict(card.data),
         },
-        "drift": {"wish": options.drift, "used": "none"}
-        if drift is None
-        else {"wish": options.drift, "used": str(drift), **drift.to_dict()},
+        "drift": drift_facts(pipeline, options.drift),
         "classifiers": [
             {
                 "name": name,

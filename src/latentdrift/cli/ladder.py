@@ -79,7 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     axis = axis_of(options)
     import torch
 
+    from latentdrift.cli.counterfactual_folder import origin_of
     from latentdrift.cli.editing import doubts, open_classifiers
+    from latentdrift.cli.folders import command_line
     from latentdrift.cli.image_notes import prepare_image, source_digest
     from latentdrift.cli.ladder_folder import FRAMES, in_gray, measure, sentences, write_ladder
     from latentdrift.cli.masks import read_mask
@@ -90,6 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual.ladder import ladder
     from latentdrift.counterfactual.wordings import wordings
+    from latentdrift.report.run_page import PAGE_FILE
 
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
@@ -147,8 +150,11 @@ def main(arguments: Sequence[str]) -> int:
     frames = result.composed()[0] if options.composed else result.frames[0]
     rows, figures = measure(options, result, frames, source, wishes[-1], real, classifiers)
     with whole_folder(options.out, stale=FRAMES) as folder:
-        write_ladder(folder, options, result, frames, real, rows, figures, pipeline, classifiers, warnings)
-    files = {"folder": options.out, "strip": options.out / "strip.png", "gif": options.out / "ladder.gif"}
+        origin = origin_of(options, pipeline, command_line("ladder", arguments))
+        given: dict[str, Any] = {"classifiers": classifiers, "warnings": warnings, "origin": origin, "digest": digest}
+        write_ladder(folder, options, result, frames, real, rows, figures, pipeline, **given)
+    names = {"strip": "strip.png", "gif": "ladder.gif", "page": PAGE_FILE}
+    files = {"folder": options.out, **{what: options.out / name for what, name in names.items()}}
     notes = {"done to the image": prepared[0][1]}
     print_result({**files, **sentences(figures, rows), **notes, "warnings": warnings}, options.json)
     return 0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from latentdrift.cli.editing import Classifiers
     from latentdrift.counterfactual.ladder import LadderResult
+    from latentdrift.data.provenance.manifest import Origin
     from latentdrift.models.classifier import Classifier
 
 Value = str | float
@@ -168,22 +169,37 @@ def write_ladder(
     rows: Sequence[Mapping[str, Any]],
     figures: Mapping[str, Any],
     pipeline: DiffusionPipeline,
+    *,
     classifiers: Classifiers,
     warnings: Sequence[str],
+    origin: Origin,
+    digest: str,
 ) -> None:
-    """Write the frames, the strip, the GIF and result.json."""
+    """Write the frames, the strip, the GIF, the page, manifest.json and result.json.
+
+    `origin` is what made the frames, `digest` the SHA-256 of the source; the rest as `measure`.
+    """
     from latentdrift.cli.counterfactual_folder import described_run
     from latentdrift.cli.folders import write_json
     from latentdrift.data import write_png
+    from latentdrift.data.provenance.manifest import SyntheticFile, write_manifest
+    from latentdrift.report.making_pages import drift_in_use, write_ladder_page
     from latentdrift.report.strip import strip_figure, write_gif
 
     source, gray = result.source[0], pipeline.latentdrift_card.gray
     shown = result.source_captions[0]
-    facts = {"source": shown, "axis": result.axis, "model": options.model, "drift": options.drift}
+    whole = SyntheticFile(
+        "strip.png", options.seed, source=str(options.image), source_sha256=digest, source_prompt=shown
+    )
+    whole = dataclasses.replace(whole, facts={"axis": result.axis})
+    facts = origin.marks() | whole.marks()
     write_png(folder / "source.png", source, gray=gray)
+    made = [whole, dataclasses.replace(whole, file="ladder.gif")]
     for row, frame in zip(rows, frames, strict=True):
-        told = {**facts, "value": str(row["value"]), "target": row["prompt"]}
-        write_png(folder / row["file_name"], frame, gray=gray, text=told, synthetic=True)
+        told = {**whole.facts, "value": str(row["value"])}
+        made.append(dataclasses.replace(whole, file=row["file_name"], prompt=row["prompt"], facts=told))
+        text = origin.marks() | made[-1].marks()
+        write_png(folder / row["file_name"], frame, gray=gray, text=text, synthetic=True)
     labels = [label_of(result.axis, value) for value in result.values]
     # A level more than the round trip, whose rounding would show where a frame is the reconstruction. Composed frames
     # have no round trip in them.
@@ -218,6 +234,16 @@ def write_ladder(
         "warnings": list(warnings),
     }
     write_json(folder / "result.json", record)
+    write_manifest(folder, origin, made)
+    write_ladder_page(
+        folder,
+        record,
+        sentences(figures, rows),
+        command=origin.command or "",
+        options=options,
+        drift=drift_in_use(pipeline, options.steps),
+        facts={"seed": options.seed, "SHA-256 of the model's weights": origin.model["sha256"]},
+    )
 
 
 def sentences(figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,10 @@ ROWS = 60
 EDITED = """- **Source**: the image as it was given. **Counterfactual**: the same image under the wanted attributes,
 made by the model. **Difference**: what it has more (green) and less (red).
 - What the edit shows is what the model has learned to associate with a word. It is no prognosis."""
+STATEMENT = (
+    "The edited images on this page are synthetic: they show no patient and must not be used for diagnosis, treatment "
+    "or any other clinical decision. The sources are the images that were given, and their terms hold for the page."
+)
 FIGURES = {
     "validity": "share of edits that the classifier takes for the wanted class",
     "turned": "the same, of images that it did not take for it before",
@@ -32,6 +36,9 @@ FIGURES = {
     "ssim": "structural similarity to the source, 1 is the same image",
     "lpips": "perceptual distance to the source, 0 is the same image",
     "sparsity": "share of the pixels that stayed",
+    "effect_l1": "mean difference of edit and round trip, levels of 255",
+    "round_trip_l1": "mean error of inverting and denoising without an edit, levels of 255",
+    "round_trip_psnr": "the same in dB: the higher, the nearer to the source",
 }
 """What figures of the evidence mean, by the end of their name."""
 
@@ -138,9 +145,13 @@ def write_edit_page(
         for one in images[:ROWS]
     ]
     more = "" if len(images) <= ROWS else f"The first {ROWS} of {len(images)}; all are in metadata.csv. "
+    if not any(row["notes"] for row in table):
+        table = [{name: value for name, value in row.items() if name != "notes"} for row in table]
     explained = f"{more}Round trip: error of the image inverted and denoised without an edit."
     results.append(Section("Every image", [Table(table, explained)]))
-    page = RunPage("Counterfactuals", done, results, command, record["warnings"], options, drift, facts)
+    page = RunPage(
+        "Counterfactuals", done, results, command, record["warnings"], options, drift, facts, statement=STATEMENT
+    )
     return write_run_page(folder / PAGE_FILE, page)
 
 
@@ -224,5 +235,7 @@ def write_ladder_page(
         Section("Frames", [Picture(folder / "strip.png", caption)]),
         Section("Figures", [Table(told), Table(table, "Every frame.")]),
     ]
-    page = RunPage(f"Ladder of {axis}", done, results, command, record["warnings"], options, drift, facts)
+    page = RunPage(
+        f"Ladder of {axis}", done, results, command, record["warnings"], options, drift, facts, statement=STATEMENT
+    )
     return write_run_page(folder / PAGE_FILE, page)

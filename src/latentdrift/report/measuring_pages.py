@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.report.intervals import interval_figure
-from latentdrift.report.making_pages import interval_words
+from latentdrift.report.making_pages import STATEMENT, interval_words
 from latentdrift.report.page import Picture, Section, Table
 from latentdrift.report.run_page import PAGE_FILE, DriftInUse, RunPage, write_run_page
 
@@ -79,7 +79,9 @@ def write_search_page(
     table = Table(rows, f"The {len(rows)} best of {len(trials)} trials; all are in curve.csv.")
     front = [trial_row(one) for one in record["front"]]
     results.append(Section("Trials", [table, *([Table(front, "The Pareto front.")] if front else [])]))
-    page = RunPage("Search of the drift", done, results, command, record["warnings"], options, drift, facts)
+    page = RunPage(
+        "Search of the drift", done, results, command, record["warnings"], options, drift, facts, statement=STATEMENT
+    )
     return write_run_page(folder / PAGE_FILE, page)
 
 
