@@ -23,10 +23,10 @@ NO_IMAGES = (
     "used for diagnosis, treatment or any other clinical decision."
 )
 CLASSIFIER_FIGURES = {
-    "auc": "area under the ROC curve; 0.5 is chance, 1 without error; of several classes the mean of each against all",
-    "accuracy": "share of images whose most probable class is theirs",
-    "ece": "calibration error: how far its probabilities are from the share of right answers; 0 is best",
-    "ece_uncalibrated": "the same before calibration",
+    "auc": ("AUC", "area under the ROC curve; 0.5 is chance, 1 no error; the mean over classes, each against all"),
+    "accuracy": ("accuracy", "share of images whose most probable class is theirs"),
+    "ece": ("calibration error", "how far its probabilities are from the share of right answers; 0 is best"),
+    "ece_uncalibrated": ("before calibration", "the same of the probabilities as the network gives them"),
 }
 
 
@@ -164,12 +164,12 @@ def classifier_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the figures of a classifier with intervals and meanings."""
     return [
         {
-            "figure": name.replace("_", " "),
+            "figure": title,
             "value": figures[name]["value"],
             "interval": interval_words(figures[name]["low"], figures[name]["high"]),
             "meaning": meaning,
         }
-        for name, meaning in CLASSIFIER_FIGURES.items()
+        for name, (title, meaning) in CLASSIFIER_FIGURES.items()
         if name in figures
     ]
 
