@@ -258,7 +258,7 @@ def draw_counterfactual(cohort: Any, slices: torch.Tensor) -> Path:
 
 def main() -> int:
     """Draw all figures, or those named on the command line."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         made: list[tuple[Any, torch.Tensor]] = []

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentdrift.cli.__main__ import main
+from tests.conftest import build_scheduler, build_unet, build_vae, text_config
 from tests.data.sources import test_adni as adni
 from tests.data.sources import test_chexpert as chexpert
 from tests.data.sources import test_mimic_cxr_jpg as mimic
 from tests.data.sources import test_nih_chestxray14 as nih
 from tests.data.sources import test_oasis3 as oasis
-from tests.doc_blocks import FINETUNE
+from tests.doc_blocks import MODEL, smaller
 
 STAGES = ("NonDemented", "VeryMildDemented", "MildDemented")
 PEOPLE = 24
@@ -87,14 +88,12 @@ def dicom(path: Path, number: int = 0, stage: int = 0) -> None:
 
 
 def cohort(folder: Path, attribute: str = "stage", classes: tuple[str, ...] = STAGES) -> None:
-    """Write a cohort: two images a person, with stage, age and sex; the first is called scan.png."""
+    """Write a cohort of 72 people with stage, age and sex; the first image is called scan.png."""
     lines = [f"file_name,subject,{attribute},age,sex"]
-    for person in range(PEOPLE):
-        for visit in range(2):
-            name = "scan.png" if person == visit == 0 else f"{person}-{visit}.png"
-            stage = person % len(classes)
-            picture(folder / name, 2 * person + visit, stage)
-            lines.append(f"{name},p{person},{classes[stage]},{60 + person + visit},{'FM'[person // 3 % 2]}")
+    for person in range(72):
+        name, stage = "scan.png" if person == 0 else f"{person}.png", person % len(classes)
+        picture(folder / name, person, stage)
+        lines.append(f"{name},p{person},{classes[stage]},{60 + person % 25},{'FM'[person // 3 % 2]}")
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -172,10 +171,31 @@ def patients(path: Path) -> None:
     mimic.pack(path, *mimic.PATIENTS)
 
 
+def base(folder: Path) -> None:
+    """Save a random Stable Diffusion model for images of 32 pixels, which reads captions as long as `tiny` does."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTextModel
+
+    from latentdrift import load_pipeline
+
+    torch.manual_seed(0)
+    tokenizer = load_pipeline("tiny", drift=None).tokenizer
+    StableDiffusionPipeline(
+        vae=build_vae(),
+        text_encoder=CLIPTextModel(text_config(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        unet=build_unet(16).eval(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
 def shelf(folder: Path) -> Path:
     """Make, once, what takes a model: a run, its images and edits, a guide and a judge."""
-    from tests.doc_blocks import smaller
-
+    base(folder / MODEL)
     cohort(folder / "FOLDER")
     data, run = str(folder / "FOLDER"), str(folder / "run")
     wanted = ["--where", "stage=NonDemented", "--target", "stage=MildDemented"]
@@ -190,8 +210,8 @@ def shelf(folder: Path) -> Path:
             for role in ("guide", "judge")
         ),
     ):
-        assert main([*smaller(["latentdrift", *words])[1:], "--device", "cpu", "--quiet"]) == 0, words
-    assert FINETUNE["--steps"] == "2"
+        short = [str(folder / MODEL) if word == MODEL else word for word in smaller(["latentdrift", *words])]
+        assert main([*short[1:], "--device", "cpu", "--quiet"]) == 0, words
     return folder
 
 
@@ -202,6 +222,7 @@ def makers(shelf: Path) -> dict[str, Callable[[Path], object]]:
         return lambda path: shutil.copytree(shelf / name, path)
 
     return {
+        MODEL: lambda path: path.symlink_to(shelf / MODEL),
         **dict.fromkeys(("FOLDER", "slices", "SLICES", "COHORT", "OTHER", "A", "B", "images"), copy("FOLDER")),
         **dict.fromkeys(("RUN", "runs/mine", "runs/other", "runs/aged"), copy("run")),
         **dict.fromkeys(("IMAGES", "runs/mine-images"), copy("images")),

@@ -42,6 +42,8 @@ LISTED = {
     "python -m benchmarks.methods_on_scans --name brain": MEASURES,
     "python -m benchmarks.methods_on_scans --name xray": MEASURES,
     "an MRI of a(n) {diagnosis} brain[, {sex}][, {age:years}]": "a template, not a command; it is parsed",
+    "latentdrift reader-study":
+        "asks readers, and serves until it is stopped; tests/cli/test_reader_study.py runs the page's commands",
     "root/": LAYOUT,
     "root/train.csv, valid.csv (one is enough)": LAYOUT,
     "root/Data_Entry_2017_v2020.csv": LAYOUT,
@@ -230,9 +232,9 @@ class Workplace:
                         make(self.folder / name)
 
     def run_command(self, words: list[str]) -> None:
+        words = smaller(words)
         self.provide(words)
-        quiet = [] if words[1] in ("info",) else ["--quiet"]
-        assert main([*smaller(words)[1:], *quiet]) == 0, " ".join(words)
+        assert main([*words[1:], "--quiet"]) == 0, " ".join(words)
 
     def run_python(self, code: str) -> None:
         strings = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
@@ -274,7 +276,7 @@ def test_every_block_of_a_page_runs(page: str, shelf: Path, tmp_path: Path, monk
                 ran += 1
                 continue
             for words, line in lines(block):
-                if words[0] == "latentdrift":
+                if words[0] == "latentdrift" and listed(line) is None:
                     place.run_command(words)
                     ran += 1
                 else:

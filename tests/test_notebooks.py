@@ -1,0 +1,40 @@
+"""The notebooks of the documentation run, from top to bottom, and draw what they show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
+MOST_BYTES = 400_000
+
+
+def run(path: Path, folder: Path) -> Any:
+    """Return the notebook as it is after all its cells were run in a folder."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    notebook = run(path, tmp_path)
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_there_are_notebooks_and_they_are_small() -> None:
+    assert len(NOTEBOOKS) >= 3
+    for path in NOTEBOOKS:
+        assert path.stat().st_size < MOST_BYTES, path.name
+        assert os.environ.get("HOME", "/nowhere") + "/" not in path.read_text(encoding="utf-8")
