@@ -44,7 +44,9 @@ def blocks() -> list[Block]:
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT).as_posix()
         for match in FENCE.finditer(text):
-            found.append(Block(name, text[: match.start()].count("\n") + 1, match[2], dedent(match[3])))
+            code = dedent(match[3])
+            language = match[2] or ("bash" if code.startswith("latentdrift ") else "text")
+            found.append(Block(name, text[: match.start()].count("\n") + 1, language, code))
     return found
 
 

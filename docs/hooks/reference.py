@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -48,6 +49,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         "generated command line",
         ["reference/command-line/index.md", *({name: page} for name, page in pages.items())],
     )
+    guides = [page for section in config.nav or [] for page in section.get("Guides", [])]
+    known = set(mentioned(config.nav))
+    for page in sorted(Path(config.docs_dir).glob("*.md")):
+        if page.name not in known:
+            guides.append(page.name)
+    for section in config.nav or []:
+        if "Guides" in section:
+            section["Guides"] = guides
     rooms = [{room: f"reference/python/{room}.md"} for room in (*ROOMS, "errors and registry")]
     put(config.nav, "generated python", ["reference/python/index.md", *(named(room) for room in rooms)])
     return config
@@ -59,6 +68,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, text in made.items():
         files.append(File.generated(config, uri, content=text))
     return files
+
+
+def mentioned(nav: Any) -> Iterator[str]:
+    """Yield all pages that the navigation names."""
+    for item in nav if isinstance(nav, list) else [nav]:
+        if isinstance(item, dict):
+            for value in item.values():
+                yield from mentioned(value)
+        elif isinstance(item, str):
+            yield item
 
 
 def named(entry: Mapping[str, str]) -> dict[str, str]:
