@@ -10,7 +10,7 @@ from latentdrift.studio.page import guarded
 from latentdrift.studio.page_scan import ScanPanel
 from latentdrift.studio.pictures import pins_table, tensor_shown
 from latentdrift.studio.session import Session
-from latentdrift.studio.style import good
+from latentdrift.studio.style import CONTAIN, good
 
 
 def compare_tab(panel: ScanPanel, status: Any) -> Callable[[Any], None]:
@@ -18,7 +18,7 @@ def compare_tab(panel: ScanPanel, status: Any) -> Callable[[Any], None]:
     import gradio as gr
 
     table = gr.HTML(pins_table([]), elem_id="pins")
-    gallery = gr.Gallery(label="Pinned (synthetic)", format="png", columns=4, height="auto", elem_id="pinned")
+    gallery = gr.Gallery(label="Pinned (synthetic)", columns=4, height=300, elem_id="pinned", **CONTAIN)
     with gr.Row():
         left = gr.Dropdown([], label="Left", elem_id="left")
         right = gr.Dropdown([], label="Right", elem_id="right")

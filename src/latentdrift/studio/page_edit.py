@@ -23,7 +23,7 @@ def edit_tab(studio: Studio, page: Any) -> None:
     import gradio as gr
 
     status = gr.HTML(elem_id="status", render=False)
-    with gr.Row():
+    with gr.Row(elem_classes="sides"):
         with gr.Column(scale=2, min_width=340):
             panel = scan_panel(studio, status)
         with gr.Column(scale=5, min_width=340):

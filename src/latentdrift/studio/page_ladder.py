@@ -11,7 +11,7 @@ from latentdrift.studio.page_scan import ScanPanel
 from latentdrift.studio.page_settings import SettingsPanel
 from latentdrift.studio.pictures import tensor_shown
 from latentdrift.studio.shelf import USUAL, attributes_of
-from latentdrift.studio.style import good
+from latentdrift.studio.style import CONTAIN, good
 
 
 def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status: Any) -> None:
@@ -25,9 +25,11 @@ def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status
         first = proposed_values(axes[0], known)
         values = gr.Textbox(first, label="Values, with commas between", scale=2, elem_id="values")
         make = gr.Button("Make ladder", variant="primary", elem_id="make-ladder")
-    frames = gr.Gallery(label="Frames (synthetic)", format="png", columns=5, height="auto", elem_id="frames")
+    frames = gr.Gallery(label="Frames (synthetic)", columns=5, height=300, elem_id="frames", **CONTAIN)
     strip = gr.Image(
-        label="Frames and what changed: green added, red removed",
+        label="Frames and what changed",
+        show_label=False,
+        buttons=["download", "fullscreen"],
         interactive=False,
         format="png",
         elem_id="strip",

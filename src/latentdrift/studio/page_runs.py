@@ -8,7 +8,7 @@ from typing import Any
 
 from latentdrift.studio.page import Studio, guarded
 from latentdrift.studio.run_list import list_runs, page_frame, runs_table
-from latentdrift.studio.style import good
+from latentdrift.studio.style import CONTAIN, good
 
 HEADS = ["folder", "kind", "drift", "status"]
 FOLLOWED_S = 2.0
@@ -34,7 +34,7 @@ def runs_tab(studio: Studio, tab: Any) -> None:
     table = gr.Dataframe(
         headers=HEADS, interactive=False, label="Runs in the workspace", elem_id="runs-table", wrap=True
     )
-    pictures = gr.Gallery(label="Pictures", format="png", columns=4, height="auto", elem_id="run-pictures")
+    pictures = gr.Gallery(label="Pictures", columns=4, height=400, elem_id="run-pictures", **CONTAIN)
     page = gr.HTML(elem_id="run-page")
     timer = gr.Timer(FOLLOWED_S)
 
@@ -54,7 +54,7 @@ def runs_tab(studio: Studio, tab: Any) -> None:
     def followed(values: Mapping[Any, Any]) -> dict[Any, Any]:
         found = studio.processes.get(values[process])
         if found is None:
-            return {}
+            return {state: "", log: ""}
         return {state: found.state, log: found.tail()}
 
     def stopped(values: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -52,7 +52,7 @@ def scan_panel(studio: Studio, status: Any) -> ScanPanel:
 
     session = gr.State(None, time_to_live=12 * 3600)
     upload = gr.File(
-        label="Scan: PNG, JPEG, DICOM or NIfTI (several files: one DICOM series)",
+        label="Scan: PNG, JPEG, DICOM, NIfTI",
         file_count="multiple",
         height=120,
         elem_id="scan",

@@ -12,6 +12,11 @@ from latentdrift.studio.shelf import NONE, OWN
 
 NOBODY = "none"
 
+EXPLAINED = (
+    '<p class="quiet">Guidance 1 is just what is wanted, more is beyond it. δ lies on top of the model\'s drift; 0 is '
+    "the model as it was trained. Strength below 1 keeps more of the image. Steps are those each way.</p>"
+)
+
 
 @dataclass(frozen=True)
 class SettingsPanel:
@@ -59,9 +64,10 @@ def settings_panel(studio: Studio) -> SettingsPanel:
     usual, fields = EditSettings(), {}
     with gr.Row():
         fields["guidance"] = gr.Slider(0, 10, value=usual.guidance, step=0.25, label="Guidance", elem_id="guidance")
-        fields["delta"] = gr.Slider(-0.5, 0.5, value=0, step=0.01, label="δ (drift on top)", elem_id="delta")
+        fields["delta"] = gr.Slider(-0.5, 0.5, value=0, step=0.01, label="δ", elem_id="delta")
         fields["strength"] = gr.Slider(0.1, 1, value=usual.strength, step=0.05, label="Strength", elem_id="strength")
-        fields["steps"] = gr.Slider(2, 100, value=usual.steps, step=1, label="Steps each way", elem_id="steps")
+        fields["steps"] = gr.Slider(2, 100, value=usual.steps, step=1, label="Steps", elem_id="steps")
+    gr.HTML(EXPLAINED)
     with gr.Accordion("Editor, drift, judge", open=False, elem_id="more"), gr.Row():
         fields["editor"] = gr.Dropdown(["auto", *editor.names()], value="auto", label="Editor", elem_id="editor")
         fields["drift"] = gr.Dropdown(

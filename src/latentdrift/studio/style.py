@@ -7,8 +7,12 @@ from typing import Any
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
+CONTAIN: dict[str, Any] = {"format": "png", "object_fit": "contain"}
+"""Of galleries: pictures as they are, none cut off."""
+
 CSS = """
-.gradio-container { max-width: 1500px !important; margin: 0 auto !important; padding: 0.5rem 1rem 2rem !important; }
+.gradio-container { width: 100% !important; max-width: min(1500px, 100vw) !important;
+  margin: 0 auto !important; padding: 0.5rem 1rem 2rem !important; }
 #title h1 { font-size: 1.35rem; margin: 0; font-weight: 650; }
 #title p { margin: 0.1rem 0 0; color: var(--body-text-color); opacity: 0.82; }
 #notice { border-left: 4px solid #b45309; background: #fef3c7; color: #451a03; padding: 0.45rem 0.8rem;
@@ -26,7 +30,9 @@ table.facts { border-collapse: collapse; width: 100%; font-size: 0.92rem; }
 table.facts caption { text-align: left; font-weight: 600; padding-bottom: 0.25rem; color: var(--body-text-color); }
 table.facts th, table.facts td { border: 1px solid var(--border-color-primary); padding: 0.25rem 0.5rem;
   text-align: left; color: var(--body-text-color); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; max-width: 100%; }
+@media (max-width: 800px) { .sides { flex-direction: column !important; flex-wrap: nowrap !important; }
+  .sides > *, .sides .column { min-width: 0 !important; width: 100% !important; } }
 .bar { display: block; padding: 0 0.3rem; border-radius: 2px;
   background: linear-gradient(to right, rgba(37, 99, 235, 0.28) var(--part), transparent var(--part)); }
 iframe.page { width: 100%; height: 75vh; border: 1px solid var(--border-color-primary); background: white; }
