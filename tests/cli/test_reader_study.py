@@ -19,6 +19,7 @@ from PIL import Image
 from latentdrift.cli.__main__ import main
 from latentdrift.studio.reader_study.answers import Answer, Answers
 from latentdrift.studio.reader_study.study import read_key, read_study
+from tests.doc_blocks import blocks, commands
 
 IMAGES = 40
 
@@ -130,6 +131,29 @@ def test_what_cannot_be_is_refused(study: Path, tmp_path: Path, capsys: pytest.C
     assert "cannot be read" in refused("analyse", "--study", study, "--out", out, "--key", tmp_path / "none.csv")
     assert "'serve'" in refused("server")
     assert not out.exists()
+
+
+def test_the_commands_of_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they stand there, but for the port and the number of images; answers come from simulated readers."""
+    from latentdrift.studio.reader_study import server
+
+    page = next(block for block in blocks() if block.page == "docs/reader-study.md")
+    build, serve, analyse = (words[2:] for words in commands(page))
+    monkeypatch.chdir(tmp_path)
+    write_noise(tmp_path / "FOLDER", 0)
+    write_noise(tmp_path / "IMAGES", 1)
+    build[build.index("--count") + 1] = "40"
+    assert run(capsys, *build)[0] == 0
+    served: list[str] = []
+    monkeypatch.setattr(server, "run_server", lambda study, answers, host, port, ready: served.append(f"{host}:{port}"))
+    assert run(capsys, *serve)[0] == 0
+    assert served == ["127.0.0.1:8347"]
+    answer_all(tmp_path / "study", 1.0)
+    assert run(capsys, *analyse)[0] == 0
+    names = {path.name for path in (tmp_path / "study-results").iterdir()}
+    assert names == {"page.html", "results.json", "figures.csv", "answers.csv", "roc.png"}
 
 
 def test_serve_says_where_and_ends_well(study: Path) -> None:

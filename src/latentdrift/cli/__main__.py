@@ -31,6 +31,7 @@ COMMANDS = {
     "demo": "the whole path on simulated brains, in minutes, ending in one page",
     "verify": "read whether files are marked as synthetic, by which model, and whether their manifest agrees",
     "sign": "sign synthetic images by C2PA (content credentials)",
+    "completion": "print a script that completes commands, flags, names and files in bash, zsh, fish or tcsh",
     "info": "what is installed, which models and methods there are, what a model was trained on",
 }
 """Subcommands; each is the module of that name in this package, with underscores for dashes."""

@@ -51,6 +51,13 @@ class BenchmarkOptions:
     """Show no progress."""
 
 
+def kind_names() -> list[str]:
+    """Return the benchmarks that there are."""
+    from latentdrift.benchmark import benchmark
+
+    return benchmark.names()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     from latentdrift.benchmark import benchmark

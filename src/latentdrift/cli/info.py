@@ -19,6 +19,8 @@ class InfoOptions:
     """A model to describe: embedded name, run folder or diffusers folder."""
     json: bool = False
     """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress. There is none: the flag is here because all commands have it."""
 
 
 def main(arguments: Sequence[str]) -> int:

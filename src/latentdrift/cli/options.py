@@ -13,6 +13,17 @@ from latentdrift.errors import ConfigurationError, UnknownNameError
 
 T = TypeVar("T")
 
+DESCRIBE = "--latentdrift-describe"
+"""The last argument that asks a command for its options in place of running it; see `latentdrift.cli.tree`."""
+
+
+class OptionsFound(Exception):
+    """The answer of a command that was asked for its options."""
+
+    def __init__(self, options: type[Any]) -> None:
+        super().__init__(options.__name__)
+        self.options = options
+
 
 def parse_options(options: type[T], arguments: Sequence[str], command: str, description: str) -> T:
     """Return `options` filled from the command line.
@@ -25,6 +36,8 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, desc
         UnknownNameError: a setting that does not exist, with the closest that do.
         SystemExit: with status 2 on flags that do not exist or do not parse, 0 after `--help`.
     """
+    if arguments and arguments[-1] == DESCRIBE:
+        raise OptionsFound(options)
     import tyro
 
     add_help(options)

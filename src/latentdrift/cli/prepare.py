@@ -63,6 +63,13 @@ class PrepareOptions:
     images: PrepareConfig = field(default_factory=PrepareConfig)
 
 
+def kind_names() -> list[str]:
+    """Return the sources that there are."""
+    from latentdrift.data.source import data_source
+
+    return data_source.names()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     from latentdrift.data.source import data_source

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result
+from latentdrift.cli.show import print_result, progress
 from latentdrift.errors import ConfigurationError
 
 DESCRIPTION = """Sign synthetic images by C2PA (content credentials).
@@ -33,6 +33,8 @@ class SignOptions:
     """PEM file of the private key, not encrypted."""
     json: bool = False
     """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,12 +47,15 @@ def main(arguments: Sequence[str]) -> int:
     signed: list[Path] = []
     before: list[Path] = []
     without: list[Path] = []
-    for path in options.paths:
-        if path.is_dir():
-            found = sign_folder(path, options.certificate, options.key)
-            for kept, new in zip((signed, before, without), found, strict=True):
-                kept += new
-    signed += sign_files([path for path in options.paths if not path.is_dir()], options.certificate, options.key)
+    with progress(options.quiet) as tell:
+        for done, path in enumerate(options.paths):
+            tell("files and folders", done, len(options.paths))
+            if path.is_dir():
+                found = sign_folder(path, options.certificate, options.key)
+                for kept, new in zip((signed, before, without), found, strict=True):
+                    kept += new
+        signed += sign_files([path for path in options.paths if not path.is_dir()], options.certificate, options.key)
+        tell("files and folders", len(options.paths), len(options.paths))
     print_result(
         {
             "signed": [str(path) for path in signed] if options.json else f"{len(signed)} files",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdrift.cli.options import parse_options
+from latentdrift.cli.show import print_result
 from latentdrift.errors import ConfigurationError
 
 DESCRIPTION = """Open the web page: edit scans, train, search, evaluate and look at runs in a browser.
@@ -39,6 +40,10 @@ class StudioOptions:
     """Largest uploaded file, MB."""
     device: str | None = None
     """cpu, cuda, mps; a GPU by default where there is one."""
+    json: bool = False
+    """Print the address as JSON."""
+    quiet: bool = False
+    """Print the address alone."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,6 +68,10 @@ def main(arguments: Sequence[str]) -> int:
         )
 
     def ready(address: str) -> None:
+        if options.json or options.quiet:
+            print_result({"address": address}, options.json)
+            sys.stdout.flush()
+            return
         print(f"latentdrift studio: {address}   (Ctrl-C ends it; synthetic images, not for diagnosis)", flush=True)
 
     serve(config, ready)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from latentdrift.cli.options import parse_options
-from latentdrift.cli.show import print_result
+from latentdrift.cli.show import print_result, progress
 from latentdrift.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class VerifyOptions:
     """Also fail for files that are not marked as synthetic."""
     json: bool = False
     """Print the result as JSON."""
+    quiet: bool = False
+    """Show no progress."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,10 +57,18 @@ def main(arguments: Sequence[str]) -> int:
     anchors = None if options.trust is None else read_pem(options.trust, "root certificate").decode()
     digest = None if options.model is None else digest_of(options.model)
     sources = source_hashes(options.source) if options.source else None
-    found = [one for path in options.paths for one in verify(path, model_sha256=digest, sources=sources)]
     rows: list[dict[str, Any]] = []
-    for one in found:
-        signature = read_signature(one.file, anchors)
+    with progress(options.quiet) as tell:
+        found: list[Checked] = []
+        for done, path in enumerate(options.paths):
+            tell("files and folders", done, len(options.paths))
+            found += verify(path, model_sha256=digest, sources=sources)
+        tell("files and folders", len(options.paths), len(options.paths))
+        signatures = []
+        for done, one in enumerate(found):
+            signatures.append(read_signature(one.file, anchors))
+            tell("signatures", done + 1, len(found))
+    for one, signature in zip(found, signatures, strict=True):
         problems = list(one.problems)
         if signature is not None and not signature.valid:
             problems.append(f"its signature does not hold: {signature.problem}")
