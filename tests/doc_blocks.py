@@ -65,19 +65,19 @@ FINETUNE = {
 }  # fmt: skip
 FIGURE = {"--steps": "2", "--count": "2", "--overwrite": None}
 BENCHMARK = {
-    "--base": MODEL, "--steps": "1", "--samples": "12", "--sampling-steps": "1", "--image-size": "32",
+    "--base": MODEL, "--steps": "1", "--samples": "60", "--sampling-steps": "1", "--image-size": "32",
     "--batch-size": "2", "--seeds": "0", "--workers": "1", "--extractor": "efficientnet-lite0",
 }  # fmt: skip
 
 SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "finetune": {**FINETUNE, "--validation-images": "4", "--mixed-precision": "no"},
-    "generate": {"--count": "12", "--steps": "2"},
+    "generate": {"--count": "60", "--steps": "2"},
     "counterfactual": {"--steps": "2"},
     "search": {"--steps": "2", "--evaluations": "5", "--take": "2", "--samples": "4"},
     "ladder": {"--steps": "2", "--count": "3", "--extractor": "none"},
     "classifier train": {"--size": "32", "--epochs": "1"},
     "evaluate": {"--figures": "basic"},
-    "utility": {"--size": "32", "--epochs": "1"},
+    "utility": {"--size": "32", "--epochs": "1", "--validation": "0.3"},
     "audit privacy": {"--extractor": "none", "--noises": "1", "--most": "4"},
     "simulate": {"--subjects": "72"},
     "prepare": {"--workers": "1"},
