@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from latentdrift.data.export.picture import picture_text, write_picture
-from latentdrift.data.provenance.marks import marks
 from latentdrift.data.images import check_image, read_array
+from latentdrift.data.provenance.marks import marks
 from latentdrift.errors import ConfigurationError, DataError
 
 TEXT = {"model": "tiny-brain", "seed": 7, "größe": "δ = 0,3 – größer", "lines": "one\ntwo"}
