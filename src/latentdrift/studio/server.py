@@ -6,7 +6,9 @@ import hmac
 import ipaddress
 import os
 import shutil
+import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -145,8 +147,13 @@ def serve(config: ServerConfig, ready: Any = print) -> None:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
         threading.Thread(target=warm, args=(studio,), daemon=True).start()
         host = f"[{config.host}]" if ":" in config.host else config.host
+        # Asked to end by a process manager: as by Ctrl-C, so that uploads are deleted. uvicorn raises the signal again.
+        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        server.run(sockets=[listening])
+        try:
+            server.run(sockets=[listening])
+        finally:
+            signal.signal(signal.SIGTERM, former)
 
 
 def warm(studio: Studio) -> None:
