@@ -218,6 +218,16 @@ def test_two_readers_who_differ_have_a_wide_interval() -> None:
     assert found.interval == (0, 1)
 
 
+def test_all_right_is_not_all_certain() -> None:
+    answers = simulated(1.0, images=40)
+    answers.rating[:] = np.where(answers.synthetic, 6.0, 1.0)
+    found = analyse_readers(answers, resamples=50).together
+    for name, low in (("AUC", 0.84), ("sensitivity", 0.84), ("accuracy", 0.91)):  # Wilson: n / (n + 1.96²)
+        assert found[name].value == 1
+        assert found[name].interval.low == pytest.approx(low, abs=0.005)
+        assert found[name].interval.high == pytest.approx(1)
+
+
 def test_what_is_missing_is_left_out() -> None:
     answers = simulated(1.0, readers=3)
     answers.rating[2] = np.nan

@@ -157,7 +157,18 @@ def readers_together(answers: ReaderAnswers, draws: Draws) -> dict[str, Estimate
         wanted["diagnosis, synthetic"] = among(agreed, made)
         wanted["diagnosis, synthetic − real"] = difference(wanted["diagnosis, synthetic"], wanted["diagnosis, real"])
     found = {name: draws.estimate(figure) for name, figure in wanted.items()}
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    sides = {"sensitivity": made, "diagnosis, synthetic": made, "specificity": ~made, "diagnosis, real": ~made}
+    fewest = made if made.sum() < (~made).sum() else ~made
+    sides |= {"accuracy": np.ones_like(made), "AUC": fewest}
+    answered = np.isfinite(answers.rating).any(axis=0)
+    kept = {name: estimate for name, estimate in found.items() if estimate is not None}
+    for name, side in sides.items():
+        if name in kept and kept[name].value in (0, 1):
+            # Draws of answers that are all alike have no spread: Wilson's interval of as many images takes its place.
+            count = int((side & answered).sum())
+            share = wilson(int(kept[name].value) * count, count, draws.confidence)
+            kept[name] = kept[name]._replace(interval=share.interval)
+    return kept
 
 
 def one_reader(answers: ReaderAnswers, reader: int, confidence: float = 0.95) -> ReaderFigures:
