@@ -9,6 +9,7 @@ import inspect
 import io
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,10 @@ def help_text(words: list[str]) -> str:
     if status or not text:
         raise RuntimeError(f"latentdrift {' '.join(words)} --help ended with status {status}, and said {text!r}.")
     # Where the package is installed is no part of its documentation.
-    return re.sub(r"(?<=default: )/\S+?(?=[),\s])", "…", text)
+    text = re.sub(r"(?<=default: )/\S+?(?=[),\s])", "…", text)
+    return "\n".join(
+        textwrap.fill(line, int(WIDTH)) if len(line) > int(WIDTH) + 5 else line for line in text.splitlines()
+    )
 
 
 @contextlib.contextmanager
