@@ -45,7 +45,6 @@ LISTED = {
     "latentdrift reader-study":
         "asks readers, and serves until it is stopped; tests/cli/test_reader_study.py runs the page's commands",
     "latentdrift studio": "serves until it is stopped; tests/studio/test_browser.py drives it",
-    "latentdrift studio": "serves until it is stopped; tests/studio/test_browser.py drives it",
     "root/": LAYOUT,
     "root/train.csv, valid.csv (one is enough)": LAYOUT,
     "root/Data_Entry_2017_v2020.csv": LAYOUT,

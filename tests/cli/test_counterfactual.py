@@ -264,12 +264,12 @@ def test_two_judges_of_one_attribute_and_one_of_what_should_stay_are_printed(
 
 def test_another_modality_than_the_models_is_warned_of() -> None:
     from latentdrift.cli.image_notes import prepare_image
-    from latentdrift.models.modality import trained_modalities
     from latentdrift.cli.scans import Opened
     from latentdrift.data.export.edit import EditSource
     from latentdrift.data.scan import Plane
     from latentdrift.data.volumes.placement import Placement
     from latentdrift.models import ModelCard
+    from latentdrift.models.modality import trained_modalities
 
     plane = Plane(np.linspace(-1000, 400, 64 * 32, dtype=np.float32).reshape(64, 32), modality="CT", bits=12)
     source = EditSource((Path("a.dcm"),), 0, plane, Placement.of(plane, 32, 0.0, 80.0))
