@@ -150,6 +150,6 @@ def test_parts_share_no_subject(tmp_path: Path) -> None:
     assert all(people)
     assert len(parts.train) + len(parts.test) == len(parts.cohort)
     assert parts.attribute == "diagnosis"
-    assert parts.template == "an MRI of a brain, diagnosis {diagnosis}"
+    assert parts.template == "an MRI of a {diagnosis} brain"
     # The same folder is taken again, not made anew.
     assert open_parts(BenchmarkData(subjects=24), tmp_path).facts == parts.facts

@@ -30,7 +30,7 @@ class BenchmarkData:
     classes: tuple[str, ...] = ()
     """Classes that are kept; all by default."""
     template: str | None = None
-    """Caption template such as "an MRI of a {stage} brain"; by default made of the class alone."""
+    """Caption template; by default "an MRI of a {stage} brain" or "a radiograph of a {stage} chest", of the class alone."""
     modality: Literal["mri", "xray"] = "mri"
     """What captions and instructions talk about: a brain or a chest."""
     title: str | None = None
@@ -110,8 +110,9 @@ def open_parts(data: BenchmarkData, folder: Path) -> Parts:
         cohort = cohort.take(data.images, seed=0)
     cohort = Cohort(list(cohort), cohort.root, data.title or cohort.name, attribute)
     parts = cohort.split(FRACTIONS, seed=0)
-    scene = "a chest radiograph" if data.modality == "xray" else "an MRI of a brain"
-    template = data.template or f"{scene}, {attribute.replace('_', ' ')} {{{attribute}}}"
+    # The class stands where the embedded text encoder tells words apart: before the noun, not at the sentence's end.
+    before, noun = ("a radiograph of a", "chest") if data.modality == "xray" else ("an MRI of a", "brain")
+    template = data.template or f"{before} {{{attribute}}} {noun}"
     return Parts(cohort, parts["train"], parts["test"], attribute, template)
 
 
