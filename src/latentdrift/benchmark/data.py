@@ -30,7 +30,7 @@ class BenchmarkData:
     classes: tuple[str, ...] = ()
     """Classes that are kept; all by default."""
     template: str | None = None
-    """Caption template; by default "an MRI of a {stage} brain" or "a radiograph of a {stage} chest", of the class alone."""
+    """Caption template; by default "an MRI of a {stage} brain" or "a radiograph of a {stage} chest"."""
     modality: Literal["mri", "xray"] = "mri"
     """What captions and instructions talk about: a brain or a chest."""
     title: str | None = None
