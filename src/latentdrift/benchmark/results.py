@@ -96,19 +96,32 @@ def plot(path: Path, plan: Benchmark, workshop: Workshop, rows: Sequence[RowSumm
 
     from latentdrift.report.canvas import save
 
-    columns = [column for column in shown_columns(plan, rows) if column.better][:SHOWN_PLOTS]
+    columns = [column for column in shown_columns(plan, rows) if column.better and differs(column, rows)][:SHOWN_PLOTS]
     labels = [", ".join(filter(None, row.row.values())) for row in rows]
+    columns = columns or [column for column in shown_columns(plan, rows) if column.better][:1]
     figure = Figure(figsize=(3.0 + 2.6 * len(columns), 1.2 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     places = list(range(len(rows)))[::-1]
+    published = plan.published(workshop.data)
     for axis, column in zip(axes, columns, strict=True):
         draw_column(axis, column, rows, places)
+        for place, row in zip(places, rows, strict=True):
+            known = next((figures for one, figures in published if one == row.row), {})
+            if column.name in known:
+                axis.plot([known[column.name]], [place], "D", ms=5, mfc="none", color="#b5651d")
         axis.set_title(f"{column.name} ({column.better} is better)", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, labels)
-    figure.suptitle(f"{plan.name}: {workshop.parts.facts['name']}, mean over seeds and 95 % interval", fontsize=10)
+    told = f"{plan.name}: {workshop.parts.facts['name']}, mean over seeds and 95 % interval"
+    figure.suptitle(f"{told}; ◇ the paper" if published else told, fontsize=10)
     return save(figure, path)
+
+
+def differs(column: Column, rows: Sequence[RowSummary]) -> bool:
+    """Return whether a column tells rows apart; where it does not there is nothing to draw, unless there is one row."""
+    shown = {round(row.figures[column.figure].value * column.scale, 3) for row in rows if column.figure in row.figures}
+    return len(shown) > 1 or len(rows) == 1
 
 
 def draw_column(axis: Any, column: Column, rows: Sequence[RowSummary], places: Sequence[int]) -> None:
