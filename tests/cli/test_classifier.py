@@ -53,6 +53,7 @@ def test_train_then_evaluate(squares: Path, tmp_path: Path, capsys: pytest.Captu
     )
     assert status == 0
     found = json.loads(text)
+    assert Path(found.pop("page")).read_text(encoding="utf-8").lower().startswith("<!doctype html>")
     assert found == json.loads((tmp_path / "e.json").read_text())
     assert found["figures"]["images"] == 68
     assert found["figures"]["auc"]["low"] <= found["figures"]["auc"]["value"]

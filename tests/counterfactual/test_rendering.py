@@ -104,7 +104,7 @@ def test_a_rule_that_acts_at_every_step_drifts_the_way_up_too(pipeline: Any, ima
     wanted = editors.get("prompt_swap")().edit(dataclasses.replace(request, pipeline=under)).image
     found = pixels(renderer(request, parameter=parameter)({"delta": 0.02}))
     assert torch.equal(found, wanted)
-    assert not torch.allclose(found, pixels(renderer(request, parameter=parameter)({"delta": 0.0})), atol=1e-3)
+    assert not torch.allclose(found, pixels(renderer(request, parameter=parameter)({"delta": 0.0})), atol=1e-4)
 
 
 def load_pipeline_of(pipeline: Any) -> Any:
@@ -147,7 +147,7 @@ def test_a_batch_is_its_images(pipeline: Any, images: torch.Tensor) -> None:
     together = pixels(renderer(asked(pipeline, images))(parameters))
     for row in range(COUNT):
         alone = pixels(renderer(asked(pipeline, images, slice(row, row + 1)))(parameters))
-        assert torch.allclose(together[row], alone[0], atol=1e-4)
+        assert torch.allclose(together[row], alone[0], atol=1e-3)
 
 
 def test_evaluations_are_counted_an_image(pipeline: Any, images: torch.Tensor) -> None:

@@ -234,7 +234,7 @@ def test_the_command(cohorts: dict[str, Cohort], tmp_path: Path, capsys: pytest.
     assert "synthetic minus 100% of the real" in said
     assert "one seed" in said
     names = {path.name for path in (tmp_path / "study").iterdir()}
-    assert names == {"utility.json", "utility.csv", "comparisons.csv", "cells"}
+    assert names == {"utility.json", "utility.csv", "comparisons.csv", "cells", "page.html"}
     assert (tmp_path / "study" / "utility.csv").read_text().startswith("trained on,real images,")
     assert main([*folders, *settings, f"--out={tmp_path / 'study'}", "--device=cpu", "--quiet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["seeds"] == [0]
