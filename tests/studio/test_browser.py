@@ -1,0 +1,207 @@
+"""The page in Debian's chromium: upload, edit, slider, export, errors, and that nobody else is asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE = 240_000
+"""Milliseconds; a machine that is busy with training is slow."""
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a studio of an empty workspace beside a secret, on a free port of this machine; yield where."""
+    import uvicorn
+
+    from latentdrift.studio.server import ServerConfig, bound_socket, build_app, open_studio
+
+    root = tmp_path_factory.mktemp("place")
+    (root / "work").mkdir()
+    (root / "work" / "secret.txt").write_text("secret")
+    config = ServerConfig(workspace=root / "work", port=0, device="cpu")
+    with pytest.MonkeyPatch.context() as patch, open_studio(config) as studio, bound_socket(config) as listening:
+        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"):
+            patch.setenv(name, "")
+        server = uvicorn.Server(uvicorn.Config(build_app(studio, config), log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+    assert not studio.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Tab:
+    """One tab, and every address that it asked."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.page = browser.new_context(viewport={"width": 1300, "height": 900}).new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.asked: list[str] = []
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(address)
+        self.page.wait_for_selector("#make")
+
+    def status(self, part: str, place: str = "#status") -> str:
+        """Wait until the status, or an error in it, says something, and return it."""
+        script = "([place, part]) => document.querySelector(place).innerText.includes(part)"
+        self.page.wait_for_function(script, arg=[place, part])
+        return str(self.page.inner_text(place))
+
+    def upload(self, path: Path, says: str) -> str:
+        self.page.locator("#scan input[type=file]").set_input_files(str(path))
+        return self.status(says)
+
+    def edit(self, steps: int = 2) -> str:
+        field = self.page.locator("#steps input[type=number]")
+        field.fill(str(steps))
+        field.blur()
+        self.page.locator("#target-0 input").click()
+        self.page.get_by_role("option", name="MildDemented", exact=True).click()
+        self.page.click("#make")
+        return self.status("levels of 255")
+
+    def export(self, kind: str, folder: Path) -> dict[str, Path]:
+        """Export in one more format and download every file."""
+        self.page.get_by_label(kind, exact=True).check()
+        self.page.click("#export")
+        self.status("Written")
+        links = self.page.locator("#files a[download]")
+        links.first.wait_for()
+        found = {}
+        for number in range(links.count()):
+            with self.page.expect_download() as waiting:
+                links.nth(number).click()
+            path = folder / waiting.value.suggested_filename
+            waiting.value.save_as(path)
+            found[path.name] = path
+        return found
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Tab]:
+    one = Tab(browser, address)
+    yield one
+    foreign = [url for url in one.asked if not url.startswith((address, "data:", "blob:"))]
+    one.page.context.close()
+    assert foreign == []
+
+
+def test_a_dicom_file_is_edited_and_exported(tab: Tab, dicom: Path, tmp_path: Path) -> None:
+    from pydicom import dcmread
+
+    tab.upload(dicom, "Opened")
+    assert "dicom" in tab.page.inner_text("#notes")
+    assert "MildDemented" in tab.edit()
+    for name in ("edit-source", "edit-image", "edit-map"):
+        tab.page.wait_for_function(f"document.querySelector('#{name} img')?.naturalWidth >= 512")
+    assert tab.page.locator("#before-after img").count() >= 2
+    assert "not for diagnosis" in tab.page.inner_text("#notice")
+
+    def handle() -> float:
+        return float(tab.page.locator("#before-after .outer").first.bounding_box()["x"])
+
+    before = handle()
+    divider = tab.page.locator("#divider input[type=range]")
+    divider.focus()
+    for _ in range(4):
+        tab.page.keyboard.press("ArrowLeft")
+    assert divider.input_value() == "30"
+    deadline = time.monotonic() + PATIENCE / 1000
+    while handle() >= before and time.monotonic() < deadline:
+        tab.page.wait_for_timeout(100)
+    assert handle() < before
+    files = tab.export("DICOM", tmp_path)
+    assert set(files) == {"counterfactual.png", "edited-scan.dcm", "manifest.json"}
+    found = dcmread(files["edited-scan.dcm"])
+    assert found.SyntheticData == "YES"
+    assert "Doe" not in str(found)
+    assert found.pixel_array.shape == (96, 96)
+    record = json.loads(files["manifest.json"].read_text())
+    assert record["model"]["name"] == "tiny-brain"
+    assert {one["file"] for one in record["files"]} == {"counterfactual.png", "edited-scan.dcm"}
+    if shutil.which("dciodvfy"):
+        told = subprocess.run(["dciodvfy", files["edited-scan.dcm"]], capture_output=True, text=True, check=False)
+        errors = [line for line in told.stderr.splitlines() if line.startswith("Error")]
+        assert [line for line in errors if "0008,001c" not in line.lower()] == []
+
+
+def test_a_picture_is_opened_and_a_bad_file_explained(tab: Tab, picture: Path, tmp_path: Path) -> None:
+    tab.upload(picture, "Opened")
+    assert "resized from 60 x 60 to 128 x 128" in tab.page.inner_text("#notes")
+    tab.page.reload()
+    tab.page.wait_for_selector("#make")
+    bad = tmp_path / "broken.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    said = tab.upload(bad, "broken.png")
+    assert tab.page.locator("#status [role=alert]").count() == 1
+    assert "Traceback" not in said
+    assert str(tmp_path) not in said
+    tab.page.click("#make")
+    assert "No scan is open" in tab.status("No scan")
+
+
+def test_everything_that_takes_input_has_a_name(tab: Tab) -> None:
+    nameless = tab.page.evaluate(
+        """() => [...document.querySelectorAll('input:not([type=hidden]):not([type=file]), textarea, button, select')]
+        .filter(one => one.offsetParent !== null)
+        .filter(one => !(one.labels?.length || one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')
+            || one.title || one.innerText.trim()))
+        .map(one => one.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    assert tab.page.locator("html").get_attribute("lang") == "en"
+    assert tab.page.locator("h1").count() == 1
+
+
+def test_no_file_outside_is_served(address: str, tmp_path: Path) -> None:
+    config = json.loads(urllib.request.urlopen(f"{address}/config").read())
+    assert config["analytics_enabled"] is False
+    secret = "/etc/passwd"
+    for path in (
+        f"/gradio_api/file={secret}",
+        "/gradio_api/file=/etc/../etc/passwd",
+        "/gradio_api/file=secret.txt",
+        "/gradio_api/file=../../../../../../etc/passwd",
+        "/static/../../../../../../../etc/passwd",
+        "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        f"/gradio_api/file={tmp_path}",
+        "/gradio_api/file=https://example.org/",
+    ):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(address + path)
+        assert caught.value.code in (403, 404, 405), path
+
+
+def test_other_names_of_this_machine_are_refused(address: str) -> None:
+    port = int(address.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: evil.example.org\r\nConnection: close\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 421")
