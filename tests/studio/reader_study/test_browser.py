@@ -63,7 +63,8 @@ def open_page(browser: Any, address: str, **more: Any) -> tuple[Any, list[str]]:
 
 
 def log_in(page: Any, code: str) -> None:
-    page.keyboard.type(code)  # the field has the focus
+    page.locator("input:focus").wait_for()  # the field has the focus as soon as the page is laid out
+    page.keyboard.type(code)
     page.keyboard.press("Enter")
     page.wait_for_url("**/image/*")
 
