@@ -22,6 +22,7 @@ from latentdrift.data.formats.dicom import read_dicom
 from latentdrift.data.scan import Plane, Volume
 from latentdrift.data.volumes.cut import cut_at
 from latentdrift.errors import DataError
+from tests.data.export.dicom_checker import check_with_dciodvfy
 from tests.data.formats.dicom_files import (
     a_change,
     ct_series,
@@ -36,24 +37,6 @@ def pixels(path: Path) -> np.ndarray:
     found = read_dicom([path])
     assert isinstance(found, Plane)
     return found.pixels
-
-
-NOT_YET_KNOWN = "(0x0008,0x001c)"
-"""SyntheticData is younger (DICOM 2022e) than the dictionary of Debian's dciodvfy, which calls it an unknown tag."""
-
-
-def check_with_dciodvfy(path: Path, folder: Path) -> None:
-    """No error at all without SyntheticData, and with it that it is not known, alone."""
-    if shutil.which("dciodvfy") is None:
-        return
-    bare = dcmread(path)
-    del bare.SyntheticData
-    bare.save_as(folder / "bare.dcm")
-    for file, allowed in ((path, NOT_YET_KNOWN), (folder / "bare.dcm", "nothing")):
-        ran = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, timeout=60, check=False)
-        lines = (ran.stdout + ran.stderr).splitlines()
-        assert any(line.endswith(("Image", "ImageForPresentation")) for line in lines), lines  # it knew the class
-        assert [line for line in lines if line.startswith("Error") and allowed not in line] == []
 
 
 def series(tmp_path: Path) -> tuple[list[Path], Volume]:
