@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,104 +13,30 @@ from typing import Any
 
 import pytest
 
+from latentdrift.studio.server import ServerConfig
 from tests.data.export.dicom_checker import check_with_dciodvfy
+from tests.studio.browsing import PATIENCE, Tab, browser, needs_chromium, served
 
-CHROMIUM = Path("/usr/bin/chromium")
-PATIENCE = 240_000
-"""Milliseconds; a machine that is busy with training is slow."""
+__all__ = ["browser"]
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is not installed: apt install chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a studio of an empty workspace beside a secret, on a free port of this machine; yield where."""
-    import uvicorn
-
-    from latentdrift.studio.server import ServerConfig, bound_socket, build_app, open_studio
-
-    root = tmp_path_factory.mktemp("place")
-    (root / "work").mkdir()
-    (root / "work" / "secret.txt").write_text("secret")
-    config = ServerConfig(workspace=root / "work", port=0, device="cpu")
-    with pytest.MonkeyPatch.context() as patch, open_studio(config) as studio, bound_socket(config) as listening:
-        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"):
-            patch.setenv(name, "")
-        server = uvicorn.Server(uvicorn.Config(build_app(studio, config), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20)
-    assert not studio.folder.exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    with sync.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-class Tab:
-    """One tab, and every address that it asked."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.page = browser.new_context(viewport={"width": 1300, "height": 900}).new_page()
-        self.page.set_default_timeout(PATIENCE)
-        self.asked: list[str] = []
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
-        self.page.wait_for_selector("#make")
-
-    def status(self, part: str, place: str = "#status") -> str:
-        """Wait until the status, or an error in it, says something, and return it."""
-        script = "([place, part]) => document.querySelector(place).innerText.includes(part)"
-        self.page.wait_for_function(script, arg=[place, part])
-        return str(self.page.inner_text(place))
-
-    def upload(self, path: Path, says: str) -> str:
-        self.page.locator("#scan input[type=file]").set_input_files(str(path))
-        return self.status(says)
-
-    def edit(self, steps: int = 2) -> str:
-        field = self.page.locator("#steps input[type=number]")
-        field.fill(str(steps))
-        field.blur()
-        self.page.locator("#target-0 input").click()
-        self.page.get_by_role("option", name="MildDemented", exact=True).click()
-        self.page.click("#make")
-        return self.status("levels of 255")
-
-    def export(self, kind: str, folder: Path) -> dict[str, Path]:
-        """Export in one more format and download every file."""
-        self.page.get_by_label(kind, exact=True).check()
-        self.page.click("#export")
-        self.status("Written")
-        links = self.page.locator("#files a[download]")
-        links.first.wait_for()
-        found = {}
-        for number in range(links.count()):
-            with self.page.expect_download() as waiting:
-                links.nth(number).click()
-            path = folder / waiting.value.suggested_filename
-            waiting.value.save_as(path)
-            found[path.name] = path
-        return found
+    work = tmp_path_factory.mktemp("place") / "work"
+    work.mkdir()
+    (work / "secret.txt").write_text("secret")
+    with served(ServerConfig(workspace=work, port=0, device="cpu")) as found:
+        yield found
 
 
 @pytest.fixture
 def tab(browser: Any, address: str) -> Iterator[Tab]:
-    one = Tab(browser, address)
+    one = Tab(browser, address).ready()
     yield one
-    foreign = [url for url in one.asked if not url.startswith((address, "data:", "blob:"))]
-    one.page.context.close()
-    assert foreign == []
+    one.close()
 
 
 def test_a_real_dicom_file_is_edited_and_exported(tab: Tab, tmp_path: Path) -> None:

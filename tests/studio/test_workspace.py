@@ -80,6 +80,8 @@ def test_forms_become_words_of_the_command_line(workspace: Workspace) -> None:
     )
     assert words[words.index("--target") + 1 : words.index("--target") + 3] == ["stage=A", "age=70"]
     assert words[words.index("--judge") + 1] == "./judge"
+    words = commands.search_words(workspace, model="tiny", images="data", out="s", target='findings="No Finding" age=7')
+    assert words[words.index("--target") + 1 : words.index("--target") + 3] == ["findings=No Finding", "age=7"]
     words = commands.evaluate_words(workspace, real="data", synthetic="data", out="e", run="runs/mine", pairs=True)
     assert words[-1] == "--pairs"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from latentdrift.errors import ConfigurationError
 from latentdrift.studio.shelf import NUMBERS
@@ -13,7 +14,7 @@ RULES = ("start", "forward", "paper", "matched")
 METHODS = ("brent", "golden", "grid", "optuna")
 PARTS = ("test", "validation", "train")
 
-_ATTRIBUTE = re.compile(r"[^\s=-][^\s=]*=[^\s=]+")
+_ATTRIBUTE = re.compile(r"[^\s=-][^\s=]*=[^=]+")
 
 
 def finetune_words(
@@ -119,10 +120,16 @@ def _new(workspace: Workspace, name: str) -> str:
 
 def _attributes(flag: str, text: str) -> list[str]:
     """Return a flag with NAME=VALUE words, nothing where there are none."""
-    words = text.split()
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise ConfigurationError(f"A quotation mark is missing in {text!r}.") from None
     for word in words:
         if not _ATTRIBUTE.fullmatch(word):
-            raise ConfigurationError(f"{word!r} is not understood; write NAME=VALUE, such as stage=MildDemented.")
+            raise ConfigurationError(
+                f"{word!r} is not understood; write NAME=VALUE, such as stage=MildDemented, and values of several "
+                "words in quotation marks."
+            )
     return [flag, *words] if words else []
 
 

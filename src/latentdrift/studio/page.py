@@ -14,6 +14,9 @@ from latentdrift.studio.shelf import Shelf
 from latentdrift.studio.style import NOTICE, TITLE, bad
 from latentdrift.studio.workspace import Workspace
 
+Lists = dict[Any, Callable[[], list[str]]]
+"""Fields whose choices the workspace decides, and what reads them."""
+
 QUEUE = 32
 """Edits that may wait; more are told to come back."""
 
@@ -56,11 +59,17 @@ def build_page(studio: Studio) -> Any:
         gr.HTML(NOTICE)
         with gr.Tabs(elem_id="pages") as tabs:
             with gr.Tab("Counterfactual", id="edit"):
-                edit_tab(studio, page)
-            start_tabs(studio)
+                lists = edit_tab(studio, page)
+            lists |= start_tabs(studio)
             with gr.Tab("Runs", id="runs") as runs:
                 runs_tab(studio, runs)
-    assert tabs is not None
+
+        def listed() -> dict[Any, Any]:
+            return {field: gr.update(choices=read()) for field, read in lists.items()}
+
+        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+        page.load(listed, None, list(lists), **hidden)
+        tabs.select(listed, None, list(lists), **hidden)
     return page.queue(max_size=QUEUE, default_concurrency_limit=8, api_open=False)
 
 

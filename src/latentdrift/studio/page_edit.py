@@ -7,7 +7,7 @@ from typing import Any
 
 from latentdrift.studio.edits import EditSettings
 from latentdrift.studio.exports import PICTURE, formats_of
-from latentdrift.studio.page import ONE_AT_A_TIME, Studio, guarded
+from latentdrift.studio.page import ONE_AT_A_TIME, Lists, Studio, guarded
 from latentdrift.studio.page_compare import compare_tab
 from latentdrift.studio.page_ladder import ladder_tab
 from latentdrift.studio.page_scan import scan_panel
@@ -18,8 +18,8 @@ from latentdrift.studio.style import good
 MODEL_VIEW, SCAN_VIEW = "what the model made", "the change, put into the scan"
 
 
-def edit_tab(studio: Studio, page: Any) -> None:
-    """Lay the tab out and wire it."""
+def edit_tab(studio: Studio, page: Any) -> Lists:
+    """Lay the tab out and wire it; return the fields whose choices are what the workspace holds."""
     import gradio as gr
 
     status = gr.HTML(elem_id="status", render=False)
@@ -103,6 +103,7 @@ def edit_tab(studio: Studio, page: Any) -> None:
     parts["export"].click(guarded(status, exported), read, [parts["files"], status], **hidden)
     refresh(settings.pin)
     page.load(lambda: EditSettings().seed, None, [settings.seed], **hidden)
+    return {panel.model: studio.shelf.names, **settings.lists(studio)}
 
 
 LEGEND = (

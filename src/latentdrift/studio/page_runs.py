@@ -46,7 +46,7 @@ def runs_tab(studio: Studio, tab: Any) -> None:
             table: runs_table(runs),
             chosen: gr.update(choices=[run.name for run in runs]),
             process: gr.update(choices=names, value=kept),
-            status: good(f"{len(runs)} runs in {escape(studio.workspace.root.name)}.")
+            status: good(f"{len(runs)} run{'s' * (len(runs) != 1)} in {escape(studio.workspace.root.name)}.")
             if runs
             else good("There are no runs in the workspace yet."),
         }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentdrift.studio.edits import EditSettings
-from latentdrift.studio.page import Studio
+from latentdrift.studio.page import Lists, Studio
 from latentdrift.studio.shelf import NONE, OWN
 
 NOBODY = "none"
@@ -36,6 +36,10 @@ class SettingsPanel:
         """Return what settings are read from."""
         return set(self.fields.values())
 
+    def lists(self, studio: Studio) -> Lists:
+        """Return the fields of classifiers and what reads their choices."""
+        return {self.fields[name]: lambda: classifiers(studio) for name in ("judge", "guide")}
+
     def text(self, values: Mapping[Any, Any], name: str) -> str:
         """Return a field of text; empty for nobody."""
         found = str(values[self.fields[name]] or "")
@@ -53,6 +57,11 @@ class SettingsPanel:
             drift=str(told["drift"] or OWN),
             seed=int(told["seed"] or 0),
         )
+
+
+def classifiers(studio: Studio) -> list[str]:
+    """Return nobody, and the classifiers of the workspace."""
+    return [NOBODY, *studio.workspace.classifiers()]
 
 
 def settings_panel(studio: Studio) -> SettingsPanel:
@@ -73,7 +82,7 @@ def settings_panel(studio: Studio) -> SettingsPanel:
         fields["drift"] = gr.Dropdown(
             [OWN, NONE], value=OWN, label="Drift, or numbers", allow_custom_value=True, elem_id="drift"
         )
-        known = [NOBODY, *studio.workspace.classifiers()]
+        known = classifiers(studio)
         fields["judge"] = gr.Dropdown(known, value=NOBODY, label="Judge", elem_id="judge")
         fields["guide"] = gr.Dropdown(known, value=NOBODY, label="Guide (classifier_guided)", elem_id="guide")
         fields["seed"] = gr.Number(usual.seed, precision=0, minimum=0, label="Seed", elem_id="seed")

@@ -7,24 +7,39 @@ from html import escape
 from typing import Any
 
 from latentdrift.studio import commands
-from latentdrift.studio.page import Studio, guarded
+from latentdrift.studio.page import Lists, Studio, guarded
 from latentdrift.studio.shelf import USUAL
 from latentdrift.studio.style import good
 
 FREE: dict[str, Any] = {"allow_custom_value": True}
 
+BEGIN = {"train": "Start training", "search": "Start the search", "evaluate": "Start the evaluation"}
+"""What the buttons say, by the forms' names."""
 
-def start_tabs(studio: Studio) -> None:
-    """Lay the three tabs out and wire them."""
+
+def start_tabs(studio: Studio) -> Lists:
+    """Lay the three tabs out and wire them; return the fields whose choices are what the workspace holds."""
     import gradio as gr
 
-    from latentdrift.edit.editor import editor
     from latentdrift.finetune import finetune_method
 
-    assert editor.names()
-    workspace = studio.workspace
-    cohorts, models = workspace.cohorts(), studio.shelf.names()
-    classifiers = ["", *workspace.classifiers()]
+    workspace, models, lists = studio.workspace, studio.shelf.names, Lists()
+
+    def classifiers() -> list[str]:
+        return ["", *workspace.classifiers()]
+
+    def runs() -> list[str]:
+        return ["", *workspace.models()]
+
+    def field(read: Callable[[], list[str]], label: str, value: str | None = "", info: str | None = None) -> Any:
+        made = gr.Dropdown(read(), value=value, label=label, info=info, render=False, **FREE)
+        lists[made] = read
+        return made
+
+    def folder(label: str) -> Any:
+        known = workspace.cohorts()
+        return field(workspace.cohorts, label, known[0] if known else None, "a folder of the workspace")
+
     with gr.Tab("Train", id="train"):
         _form(
             studio,
@@ -32,9 +47,9 @@ def start_tabs(studio: Studio) -> None:
             "Fine-tune a model on a folder of images with metadata.csv, or one folder a class.",
             commands.finetune_words,
             {
-                "data": _folder("Data", cohorts),
+                "data": folder("Data"),
                 "out": gr.Textbox("runs/mine", label="Run folder to make, or to go on with", render=False),
-                "base": gr.Dropdown(models, value="tiny", label="Base model", render=False, **FREE),
+                "base": field(models, "Base model", "tiny"),
                 "method": gr.Dropdown(finetune_method.names(), value="basic", label="Method", render=False),
                 "drift": gr.Dropdown(list(commands.DRIFTS), value="auto", label="Drift", render=False, **FREE),
                 "rule": gr.Dropdown(list(commands.RULES), value="start", label="Rule", render=False),
@@ -52,13 +67,13 @@ def start_tabs(studio: Studio) -> None:
             "Search the δ under which edits of images are best. It takes a guide; a judge says what it is worth.",
             commands.search_words,
             {
-                "model": gr.Dropdown(models, value=USUAL, label="Model", render=False, **FREE),
-                "images": _folder("Images", cohorts),
+                "model": field(models, "Model", USUAL),
+                "images": folder("Images"),
                 "out": gr.Textbox("runs/search", label="Folder to make, or of a search to go on with", render=False),
                 "source": gr.Textbox(label="What they show, NAME=VALUE, if no table says so", render=False),
                 "target": gr.Textbox(label="Wanted, NAME=VALUE", render=False),
-                "guide": gr.Dropdown(classifiers, value="", label="Guide", render=False, **FREE),
-                "judge": gr.Dropdown(classifiers, value="", label="Judge", render=False, **FREE),
+                "guide": field(classifiers, "Guide"),
+                "judge": field(classifiers, "Judge"),
                 "method": gr.Dropdown(list(commands.METHODS), value="brent", label="Method", render=False),
                 "evaluations": gr.Number(16, precision=0, minimum=1, label="Evaluations", render=False),
                 "steps": gr.Number(20, precision=0, minimum=1, label="Steps each way", render=False),
@@ -71,24 +86,15 @@ def start_tabs(studio: Studio) -> None:
             "Compare a folder of synthetic images with real ones: distances with intervals, in a page under Runs.",
             commands.evaluate_words,
             {
-                "real": _folder("Real images", cohorts),
-                "synthetic": _folder("Synthetic images", cohorts),
+                "real": folder("Real images"),
+                "synthetic": folder("Synthetic images"),
                 "out": gr.Textbox("runs/evaluation", label="Folder to make", render=False),
-                "run": gr.Dropdown(
-                    ["", *workspace.models()], value="", label="Run whose split counts", render=False, **FREE
-                ),
+                "run": field(runs, "Run whose split counts"),
                 "part": gr.Dropdown(list(commands.PARTS), value="test", label="Part of its split", render=False),
                 "pairs": gr.Checkbox(False, label="Compare edits with their sources", render=False),
             },
         )
-
-
-def _folder(label: str, known: list[str]) -> Any:
-    """Return a field for a folder of the workspace."""
-    import gradio as gr
-
-    value = known[0] if known else None
-    return gr.Dropdown(known, value=value, label=label, info="a folder of the workspace", render=False, **FREE)
+    return lists
 
 
 def _form(studio: Studio, name: str, told: str, words_of: Callable[..., list[str]], fields: Mapping[str, Any]) -> None:
@@ -102,7 +108,7 @@ def _form(studio: Studio, name: str, told: str, words_of: Callable[..., list[str
             for key, field in parts[begin : begin + 3]:
                 field.elem_id = f"{name}-{key.replace('_', '-')}"
                 field.render()
-    start = gr.Button(f"Start {name}", variant="primary", elem_id=f"start-{name}")
+    start = gr.Button(BEGIN[name], variant="primary", elem_id=f"start-{name}")
     status = gr.HTML(elem_id=f"{name}-status")
 
     def started(values: Mapping[Any, Any]) -> dict[Any, Any]:
