@@ -9,6 +9,10 @@ OFFLINE := HF_HUB_OFFLINE=1
 # work on the processor. Other systems ignore these.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
+# Tests are spread over the processors, a file each; a process of one thread waits for nobody.
+SPREAD := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+SINGLE := OMP_NUM_THREADS=1
+
 .DELETE_ON_ERROR:
 .PHONY: demo test check docs docs-test figures clean
 
@@ -16,7 +20,7 @@ demo: $(STAMP)
 	$(OFFLINE) $(KEEP) $(BIN)/latentdrift demo --out runs/demo
 
 test: check
-	$(OFFLINE) $(KEEP) $(BIN)/python -m pytest
+	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD)
 
 # The documentation site, in site/index.html. Any warning is an error.
 docs: $(VENV)/.docs
@@ -24,7 +28,8 @@ docs: $(VENV)/.docs
 
 # Runs every block of code of README.md and docs/ for real, in small.
 docs-test: $(STAMP)
-	$(OFFLINE) $(KEEP) $(BIN)/python -m pytest -m "slow or not slow" tests/test_code_blocks.py tests/test_notebooks.py
+	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD) --dist=load \
+		-m "slow or not slow" tests/test_code_blocks.py tests/test_notebooks.py
 
 figures: $(STAMP)
 	$(OFFLINE) $(KEEP) $(BIN)/python docs/figures.py

@@ -1,8 +1,12 @@
-"""The notebooks of the documentation run, from top to bottom, and draw what they show."""
+"""The notebooks of the documentation run, from top to bottom, and draw what they show.
+
+In `make test` with fewer steps and people, in `make docs-test` as they are.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +14,28 @@ import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 MOST_BYTES = 400_000
+SMALLER = {"steps=12": "steps=2", "subjects=12": "subjects=6", "set_timesteps(12)": "set_timesteps(2)"}
 
 
-def run(path: Path, folder: Path) -> Any:
-    """Return the notebook as it is after all its cells were run in a folder."""
+def run(path: Path, folder: Path, changes: Mapping[str, str]) -> Any:
+    """Return the notebook as it is after all its cells were run in a folder, with parts of them changed."""
     import nbformat
     from nbclient import NotebookClient
 
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        for before, after in changes.items():
+            cell.source = cell.source.replace(before, after)
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     return notebook
 
 
+@pytest.mark.parametrize("changes", [SMALLER, pytest.param({}, marks=pytest.mark.slow)], ids=["small", "whole"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(path: Path, changes: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = run(path, tmp_path)
+    notebook = run(path, tmp_path, changes)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -177,7 +177,7 @@ def test_truth(toy_model: Path, folder: Path) -> None:
         "truth",
         toy_model,
         folder,
-        BenchmarkData(subjects=60, classes=("CN", "AD")),
+        BenchmarkData(subjects=24, classes=("CN", "AD")),
         editors=("prompt_swap",),
         edit_steps=3,
         count=2,

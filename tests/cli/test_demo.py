@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from latentdrift.cli import demo_steps
 from latentdrift.cli.__main__ import main
 
 WORDS = ["--subjects", "18", "--steps", "1", "--samples", "4", "--edits", "2", "--quiet", "--json"]
 
 
-def test_the_demo_ends_in_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_ends_in_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SAMPLING_STEPS", "TEMPLATE_STEPS"):
+        monkeypatch.setattr(demo_steps, name, 4)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), *WORDS]) == 0
     printed = json.loads(capsys.readouterr().out)

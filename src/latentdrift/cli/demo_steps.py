@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latentdrift.report import LatentCurve
 
 TEMPLATE = "an MRI of a {diagnosis} brain"
-SAMPLING_STEPS = 25
+SAMPLING_STEPS, TEMPLATE_STEPS = 25, 50
 EDIT_GUIDANCE = 2.0
 FRACTIONS = {"train": 0.65, "validation": 0.05, "test": 0.3}
 
@@ -234,7 +234,7 @@ def edit_template(folder: Path, tell: Tell) -> dict[str, Any]:
         torch.stack([image] * len(stages)),
         [template.caption({"stage": "NonDemented"})] * len(stages),
         [template.caption({"stage": stage}) for stage in stages],
-        steps=50,
+        steps=TEMPLATE_STEPS,
         guidance=3.0,
     )
     for stage, made in zip(stages, result.counterfactual, strict=True):
