@@ -87,6 +87,17 @@ def test_a_figure_without_interval_stays_without() -> None:
     assert mean_over_seeds([{"value": 1.0}, {"value": 2.0}]).low is None
 
 
+def test_an_interval_ends_where_the_figure_does() -> None:
+    seeds = [{"value": value, "low": value - 0.05, "high": value + 0.05} for value in (0.3, 0.7)]
+    wide = mean_over_seeds(seeds)
+    assert wide.low is not None
+    assert wide.low < 0
+    mean = mean_over_seeds(seeds, (0.0, 1.0))
+    assert (mean.low, mean.high) == (0.0, 1.0)
+    close = [{"value": 0.5, "low": 0.4, "high": 0.6}] * 2
+    assert mean_over_seeds(close, (0.0, 1.0)) == mean_over_seeds(close)
+
+
 def test_differences_are_of_the_same_seed(found: list[Measured]) -> None:
     rows = summarise(Toy(BenchmarkConfig()), found)
     assert [row.row for row in rows] == [NONE, AUTO]

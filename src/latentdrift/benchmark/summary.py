@@ -15,6 +15,12 @@ from latentdrift.benchmark.runner import Measured
 
 CONFIDENCE = 0.95
 
+POSSIBLE = {
+    **dict.fromkeys(("auc", "auc_half", "precision", "recall", "coverage", "copies", "copies_held_out"), (0.0, 1.0)),
+    **dict.fromkeys(("fid", "error", "density"), (0.0, math.inf)),
+}
+"""Figures that cannot be anything: a symmetric interval of two seeds would reach beyond."""
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -80,7 +86,8 @@ def summarise(plan: Benchmark, found: Sequence[Measured]) -> list[RowSummary]:
         names = dict.fromkeys(name for one in cells.values() for name in one.figures)
         figures = {}
         for name in names:
-            figures[name] = mean_over_seeds([one.figures[name] for one in cells.values() if name in one.figures])
+            told = [one.figures[name] for one in cells.values() if name in one.figures]
+            figures[name] = mean_over_seeds(told, POSSIBLE.get(name, (-math.inf, math.inf)))
         against = plan.control(row)
         others = by_row.get(_key(against), {}) if against is not None else {}
         differences = {}
@@ -97,12 +104,13 @@ def summarise(plan: Benchmark, found: Sequence[Measured]) -> list[RowSummary]:
     return rows
 
 
-def mean_over_seeds(figures: Sequence[dict[str, float]]) -> Mean:
+def mean_over_seeds(figures: Sequence[dict[str, float]], possible: tuple[float, float] = (-math.inf, math.inf)) -> Mean:
     """Return the mean over seeds with an interval for other images and other seeds.
 
     The variance is that of a seed's own interval plus that of the mean over seeds. The first is not divided by the
     number of seeds, because all seeds are measured against the same held-out images. Asymmetric intervals of one seed
-    are widened on either side. With one seed the interval is that seed's own, and says nothing of other trainings.
+    are widened on either side. With one seed the interval is that seed's own, and says nothing of other trainings. It
+    ends where the figure cannot go on.
     """
     values = np.array([found["value"] for found in figures], dtype=np.float64)
     value, n = float(values.mean()), len(values)
@@ -115,7 +123,7 @@ def mean_over_seeds(figures: Sequence[dict[str, float]]) -> Mean:
         # Two seeds know their own spread badly: Student's t says how badly.
         between = float(values.std(ddof=1)) / math.sqrt(n) * float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     low, high = (math.hypot(max(0.0, end), between) for end in (below, above))
-    return Mean(value, value - low, value + high, tuple(values.tolist()))
+    return Mean(value, max(possible[0], value - low), min(possible[1], value + high), tuple(values.tolist()))
 
 
 def _key(row: Row) -> tuple[tuple[str, str], ...]:
