@@ -75,9 +75,9 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "counterfactual": {"--steps": "2"},
     "search": {"--steps": "2", "--evaluations": "5", "--take": "2", "--samples": "4"},
     "ladder": {"--steps": "2", "--count": "3", "--extractor": "none"},
-    "classifier train": {"--size": "32", "--epochs": "1"},
+    "classifier train": {"--size": "32", "--epochs": "1", "--network": "small"},
     "evaluate": {"--figures": "basic"},
-    "utility": {"--size": "32", "--epochs": "1", "--validation": "0.3"},
+    "utility": {"--size": "32", "--epochs": "1", "--validation": "0.3", "--network": "small"},
     "audit privacy": {"--extractor": "none", "--noises": "1", "--most": "4"},
     "simulate": {"--subjects": "72"},
     "prepare": {"--workers": "1"},
@@ -85,11 +85,12 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "figure seeds": FIGURE,
     "figure latents": FIGURE,
     "figure methods": {"--steps": "2", "--samples": "2", "--overwrite": None},
-    "benchmark table1": {**BENCHMARK, "--methods": "basic", "--utility-epochs": "1"},
+    "benchmark table1": {**BENCHMARK, "--methods": "basic", "--utility-epochs": "1",
+                         "--utility-network": "small"},
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
-    "benchmark truth": {**BENCHMARK, "--subjects": "72", "--editors": "prompt_swap", "--edit-steps": "1",
-                        "--count": "4", "--judge-epochs": "1"},
+    "benchmark truth": {**BENCHMARK, "--subjects": "40", "--editors": "prompt_swap", "--edit-steps": "1",
+                        "--count": "2", "--judge-epochs": "1", "--judge-network": "small"},
 }  # fmt: skip
 """Flags that make a command small enough for a test: set anew where the page sets them, added where it does not."""
 
