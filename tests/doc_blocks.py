@@ -89,7 +89,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
                          "--utility-network": "small"},
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
-    "benchmark truth": {**BENCHMARK, "--subjects": "40", "--editors": "prompt_swap", "--edit-steps": "1",
+    "benchmark truth": {**BENCHMARK, "--subjects": "72", "--editors": "prompt_swap", "--edit-steps": "1",
                         "--count": "2", "--judge-epochs": "1", "--judge-network": "small"},
 }  # fmt: skip
 """Flags that make a command small enough for a test: set anew where the page sets them, added where it does not."""
@@ -105,4 +105,6 @@ def smaller(words: Sequence[str]) -> list[str]:
             stop = next((i for i in range(start + 1, len(made)) if made[i].startswith("--")), len(made))
             del made[start:stop]
         made += [flag] if value is None else [flag, value]
+    if made[1] == "counterfactual" and "--take" in made:
+        made[made.index("--take") + 1] = "1"  # of few held-out people
     return made

@@ -230,6 +230,7 @@ def makers(shelf: Path) -> dict[str, Callable[[Path], object]]:
         "runs/guide": copy("guide"),
         "runs/judge": copy("judge"),
         "cohort": lambda path: cohort(path, "diagnosis", ("CN", "MCI", "AD")),
+        "radiographs": lambda path: cohort(path, "findings", ("No Finding", "Pneumonia")),
         "scan.png": picture,
         "second.png": lambda path: picture(path, 1),
         "third.png": lambda path: picture(path, 2),

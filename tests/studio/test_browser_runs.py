@@ -73,7 +73,7 @@ def test_a_model_is_trained_followed_chosen_and_judged(tab: Tab, work: Path, pic
     assert page.evaluate(state) == "finished", page.locator("#log textarea").input_value()
     assert "runs/new" in page.locator("#log textarea").input_value()
     page.click("#refresh-runs")
-    page.locator("#runs-table").get_by_text("runs/new").first.wait_for()
+    tab.status("runs/new", "#runs-table")
     tab.choose("#run", "runs/new")
     page.frame_locator("#run-page iframe").get_by_text("a slice, {stage}").first.wait_for()
 
@@ -84,7 +84,7 @@ def test_a_model_is_trained_followed_chosen_and_judged(tab: Tab, work: Path, pic
     too_large = tmp_path / "large.png"
     too_large.write_bytes(bytes(2 * 2**20))
     page.locator("#scan input[type=file]").set_input_files(str(too_large))
-    page.get_by_text("exceeds the maximum", exact=False).first.wait_for()
+    page.get_by_text("exceed the maximum", exact=False).first.wait_for()
     tab.upload(picture, "Opened")
     assert "MildDemented" in tab.edit()
     table = page.inner_text("#judged")

@@ -16,7 +16,9 @@ from latentdrift.benchmark.runner import Measured
 CONFIDENCE = 0.95
 
 POSSIBLE = {
-    **dict.fromkeys(("auc", "auc_half", "precision", "recall", "coverage", "copies", "copies_held_out"), (0.0, 1.0)),
+    **dict.fromkeys(
+        ("auc", "auc_half", "precision", "recall", "coverage", "copies", "copies_held_out", "validity"), (0.0, 1.0)
+    ),
     **dict.fromkeys(("fid", "error", "density"), (0.0, math.inf)),
 }
 """Figures that cannot be anything: a symmetric interval of two seeds would reach beyond."""
