@@ -9,8 +9,9 @@ OFFLINE := HF_HUB_OFFLINE=1
 # work on the processor. Other systems ignore these.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
-# Tests are spread over the processors, a file each; a process of one thread waits for nobody.
-SPREAD := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Tests are spread over the processors, a file each, the longest files first (tests/conftest.py); a process of one thread
+# waits for nobody.
+SPREAD := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 SINGLE := OMP_NUM_THREADS=1
 
 .DELETE_ON_ERROR:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,23 @@ from PIL import Image
 
 STAGES = ("NonDemented", "MildDemented")
 SIZE = 32
+
+
+LONGEST = (
+    "test_plans.py",
+    "test_notebooks.py",
+    "test_demo.py",
+    "test_browser_runs.py",
+    "test_kill.py",
+    "test_privacy.py",
+)
+"""Files that take a minute, in no order: begun first, so that no process is left with one while the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first where the tests are spread over processes."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -42,9 +42,9 @@ def served(config: ServerConfig) -> Iterator[str]:
     assert not studio.folder.exists()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Chromium without a window; closed with its module, for there can be one loop of playwright at a time."""
     sync = pytest.importorskip("playwright.sync_api")
     with sync.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])

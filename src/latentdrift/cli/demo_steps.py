@@ -90,6 +90,7 @@ def train(
         validate_every=50,
         validation_images=12,
         ema_decay=0.98,
+        sample_steps=SAMPLING_STEPS,
     )
     name = {"tiny": "without drift" if drift == "none" else "with drift"}.get(base, base)
     return finetune_model(
