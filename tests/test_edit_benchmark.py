@@ -77,6 +77,7 @@ def test_a_sweep_in_one_batch_is_nine_calls(setting: Setting) -> None:
     assert (counts["calls"], theirs["calls"]) == (2, 18)
 
 
+@pytest.mark.slow
 def test_operations_grow_with_the_steps(setting: Setting) -> None:
     ours, theirs = (
         [case_operations(case, replace(setting, steps=steps)) for steps in (1, 2, 3)] for case in ("ours", "diffusers")

@@ -66,6 +66,7 @@ def test_age_widens_sulci_and_ventricles() -> None:
     assert (old[brain] < 0.35).mean() > (young[brain] < 0.35).mean() + 0.02
 
 
+@pytest.mark.slow
 def test_volumes_follow_what_the_subject_is_said_to_have() -> None:
     """Measured by summing slices, against the logarithms in `effects.py`."""
     person = SimulatedSubject("x", 11, 70.0, "F", "CN", strength=1.0)

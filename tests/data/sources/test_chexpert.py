@@ -70,6 +70,7 @@ def real_source(**settings: object) -> CheXpert:
     return CheXpert(CheXpertConfig(**settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_real_table(real: tuple[Path, pd.DataFrame]) -> None:
     folder, table = real
     start = time.process_time()

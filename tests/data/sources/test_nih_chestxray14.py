@@ -40,6 +40,7 @@ def write(root: Path, lines: Sequence[str], write_image: WriteImage, folders: bo
     return root
 
 
+@pytest.mark.slow
 def test_the_real_table() -> None:
     spec = importlib.util.find_spec("torchxrayvision")
     assert spec is not None
