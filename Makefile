@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+RUN := $(VENV)/.run
 OFFLINE := HF_HUB_OFFLINE=1
 # glibc gives large blocks back to the system at once and fetches them anew at every step: up to two thirds of the time of
 # work on the processor. Other systems ignore these.
@@ -17,7 +18,7 @@ SINGLE := OMP_NUM_THREADS=1
 .DELETE_ON_ERROR:
 .PHONY: demo test check docs docs-test figures clean
 
-demo: $(STAMP)
+demo: $(RUN)
 	$(OFFLINE) $(KEEP) $(BIN)/latentdrift demo --out runs/demo
 
 test: check
@@ -40,12 +41,17 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(STAMP): pyproject.toml
+# What the package itself needs; the tests and the documentation need more.
+$(RUN): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	rm -f $@
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(STAMP): $(RUN)
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	touch $@
 

@@ -134,7 +134,7 @@ def write_demo_page(
             [
                 TRUTH.format(
                     count=count,
-                    steps=options.steps,
+                    steps=options.brain_steps,
                     agreement=agreement,
                     others=others,
                     error=error,
