@@ -10,9 +10,8 @@ OFFLINE := HF_HUB_OFFLINE=1
 # work on the processor. Other systems ignore these.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
-# Tests are spread over the processors, a file each, the longest files first (tests/conftest.py); a process of one thread
-# waits for nobody.
-SPREAD := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+# Tests are spread over the processors; a process of one thread waits for nobody.
+SPREAD := --numprocesses=auto --maxprocesses=4
 SINGLE := OMP_NUM_THREADS=1
 
 .DELETE_ON_ERROR:
@@ -21,8 +20,9 @@ SINGLE := OMP_NUM_THREADS=1
 demo: $(RUN)
 	$(OFFLINE) $(KEEP) $(BIN)/latentdrift demo --out runs/demo
 
+# A file is one process's, the longest files first (tests/conftest.py).
 test: check
-	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD)
+	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD) --dist=loadfile --no-loadscope-reorder
 
 # The documentation site, in site/index.html. Any warning is an error.
 docs: $(VENV)/.docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,24 +22,33 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="chromium is n
 
 
 @contextmanager
-def served(config: ServerConfig) -> Iterator[str]:
-    """Serve a studio; yield its address, and check at the end that its own folder is gone."""
+def serving(app: Any, listening: socket.socket) -> Iterator[str]:
+    """Answer for an application in a thread; yield its address."""
     import uvicorn
 
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+@contextmanager
+def served(config: ServerConfig) -> Iterator[str]:
+    """Serve a studio; yield its address, and check at the end that its own folder is gone."""
     from latentdrift.studio.server import bound_socket, build_app, open_studio
 
     with pytest.MonkeyPatch.context() as patch, open_studio(config) as studio, bound_socket(config) as listening:
         for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_DISABLE_TELEMETRY"):
             patch.setenv(name, "")
-        server = uvicorn.Server(uvicorn.Config(build_app(studio, config), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(20)
+        with serving(build_app(studio, config), listening) as address:
+            yield address
     assert not studio.folder.exists()
 
 

@@ -65,7 +65,8 @@ def build_page(studio: Studio) -> Any:
                 runs_tab(studio, runs)
 
         def listed() -> dict[Any, Any]:
-            return {field: gr.update(choices=read()) for field, read in lists.items()}
+            found = {read: read() for read in set(lists.values())}  # each looks through the workspace: once is enough
+            return {field: gr.update(choices=found[read]) for field, read in lists.items()}
 
         hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
         page.load(listed, None, list(lists), **hidden)

@@ -38,7 +38,7 @@ class SettingsPanel:
 
     def lists(self, studio: Studio) -> Lists:
         """Return the fields of classifiers and what reads their choices."""
-        return {self.fields[name]: lambda: classifiers(studio) for name in ("judge", "guide")}
+        return dict.fromkeys((self.fields["judge"], self.fields["guide"]), lambda: classifiers(studio))
 
     def text(self, values: Mapping[Any, Any], name: str) -> str:
         """Return a field of text; empty for nobody."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,39 +13,22 @@ import pytest
 from latentdrift.studio.reader_study.answers import Answers
 from latentdrift.studio.reader_study.build import Built
 from latentdrift.studio.reader_study.server import make_app
+from tests.studio.browsing import browser, needs_chromium, serving
 
-CHROMIUM = shutil.which("chromium")
-playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+__all__ = ["browser"]
+
+pytestmark = needs_chromium
 
 
 @pytest.fixture
 def served(built: Built, tmp_path: Path) -> Iterator[tuple[str, Answers]]:
     """A server in a thread: its address, and the answers it keeps."""
-    import uvicorn
-
     answers = Answers(tmp_path / "answers.sqlite")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        server = uvicorn.Server(uvicorn.Config(make_app(built.study, answers), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", answers
-        finally:
-            server.should_exit = True
-            thread.join(30)
-
-
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=120_000
-        )
-        yield found
-        found.close()
+        with serving(make_app(built.study, answers), listener) as address:
+            yield f"{address}/", answers
 
 
 def open_page(browser: Any, address: str, **more: Any) -> tuple[Any, list[str]]:
