@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate import interval
 from latentdrift.evaluate.distribution import frechet_of_checked, kernel_distance
-from latentdrift.evaluate.interval import frechet_interval, kernel_interval
+from latentdrift.evaluate.interval import frechet_interval, kernel_interval, wilson_interval
 
 
 def sample(n: int, d: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -78,3 +79,10 @@ def test_settings_are_checked() -> None:
 def test_same_seed_same_interval() -> None:
     a, b = sample(20, 6, 1), sample(20, 6, 2)
     assert kernel_interval(a, b, seed=4) == kernel_interval(a, b, seed=4) != kernel_interval(a, b, seed=5)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize(("successes", "count"), [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (1, 5000), (4999, 5000)])
+def test_a_share_has_scipys_interval(successes: int, count: int, confidence: float) -> None:
+    expected = binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(successes, count, confidence) == pytest.approx((expected.low, expected.high), abs=1e-14)

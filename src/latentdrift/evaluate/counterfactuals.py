@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError, UnknownNameError
-from latentdrift.evaluate.interval import Interval
+from latentdrift.evaluate.interval import Interval, wilson_interval
 
 Array = npt.NDArray[np.float64]
 
@@ -78,13 +78,10 @@ def wilson(successes: int, count: int, confidence: float = 0.95) -> Estimate:
     Raises:
         EvaluationError: no trial, more successes than trials, or a confidence out of range.
     """
-    from scipy.stats import binomtest
-
     _check_confidence(confidence)
     if not 0 <= successes <= count or count < 1:
         raise EvaluationError(f"{successes} of {count} is no share; at least one image is needed.")
-    low, high = binomtest(int(successes), int(count)).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / count, Interval(float(low), float(high)), int(count))
+    return Estimate(successes / count, wilson_interval(int(successes), int(count), confidence), int(count))
 
 
 def mean_interval(

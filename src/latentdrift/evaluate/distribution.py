@@ -14,6 +14,8 @@ import numpy.typing as npt
 from latentdrift.errors import EvaluationError
 
 Array = npt.NDArray[np.float64]
+Grams = tuple[Array, Array, Array]
+"""A kernel within one set, within another and across."""
 
 
 class SmallSampleWarning(UserWarning):
@@ -131,7 +133,13 @@ def _trace_of_root(cov_a: Array, cov_b: Array) -> float:
 
 
 def kernel_distance(
-    a: npt.ArrayLike, b: npt.ArrayLike, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    subsets: int = 100,
+    subset_size: int | None = None,
+    seed: int = 0,
+    products: Grams | None = None,
 ) -> KernelDistance:
     """Return the kernel distance (KID on Inception features): unbiased squared MMD, mean and std over subsets.
 
@@ -144,6 +152,7 @@ def kernel_distance(
         subsets: how many subsets.
         subset_size: images in a subset; None takes half of the smaller set, at most 1000 (the published setting).
         seed: of the subsets.
+        products: what `grams(a, b)` returned, where it is there already.
 
     Raises:
         EvaluationError: see `check_features`; or a subset size below two or above the smaller set.
@@ -163,12 +172,13 @@ def kernel_distance(
         for _ in range(subsets)
     ]
     # One Gram matrix for all subsets, unless the sets are so large that the subsets' own matrices are less work.
-    if (len(first) + len(second)) ** 2 <= 4 * subsets * size**2 and max(len(first), len(second)) <= 10_000:
+    fewer = (len(first) + len(second)) ** 2 <= 4 * subsets * size**2 and max(len(first), len(second)) <= 10_000
+    if products is not None or fewer:
         weights_a, weights_b = np.zeros((subsets, len(first))), np.zeros((subsets, len(second)))
         for row, (rows_a, rows_b) in enumerate(chosen):
             weights_a[row, rows_a] = 1.0
             weights_b[row, rows_b] = 1.0
-        values = weighted_mmd(*grams(first, second), weights_a, weights_b)
+        values = weighted_mmd(*(products or grams(first, second)), weights_a, weights_b)
     else:
         ones = np.ones((1, size))
         values = np.concatenate([weighted_mmd(*grams(first[i], second[j]), ones, ones) for i, j in chosen])
@@ -180,7 +190,7 @@ def default_subset_size(n: int) -> int:
     return max(2, min(1000, n // 2))
 
 
-def grams(a: Array, b: Array) -> tuple[Array, Array, Array]:
+def grams(a: Array, b: Array) -> Grams:
     """Return the cubic polynomial kernel within `a` (n_a, n_a), within `b` (n_b, n_b) and across (n_a, n_b)."""
     d = a.shape[1]
 

@@ -16,7 +16,7 @@ from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.distribution import Array, check_features
 from latentdrift.evaluate.interval import Interval, centred, check_settings, frechet_of_draws
 
-Counts = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.intp]
 
 
 class Extrapolation(NamedTuple):
@@ -76,26 +76,32 @@ def frechet_at_infinity(
             f"{smaller} images are too few to be cut into {parts} parts: at least {4 * parts} are needed in each set."
         )
     generator = np.random.default_rng(seed)
-    cuts = [_cut(len(first), len(second), parts, real_whole, generator) for _ in range(draws)]
-    means = np.mean([_means(first, second, cut) for cut in cuts], axis=0)
-    inverse = np.array([smaller / (smaller // part) for part in range(1, parts + 1)])
-    value = float(np.polyfit(inverse, means, 1)[-1])
-    interval = None
+    everyone = _Images(np.arange(len(first)), np.arange(len(second)))
+    cuts = [_parts(everyone, parts, real_whole, generator) for _ in range(draws)]
+    halves = []
     if resamples:
         check_settings(confidence, resamples)
-        found = []
         for _ in range(resamples):
-            half_a = first if real_whole else _half(first, generator)
-            half_b = _half(second, generator)
-            distances = _means(half_a, half_b, _cut(len(half_a), len(half_b), parts, real_whole, generator))
-            found.append(float(np.polyfit(inverse, distances, 1)[-1]))
-        interval = centred(value, np.array(found), confidence)
+            half = _Images(
+                everyone.real if real_whole else _half(everyone.real, generator), _half(everyone.synthetic, generator)
+            )
+            halves += [[half], *_parts(half, parts, real_whole, generator)]
+    # All at once: what the draws share, the products of all images, is computed once.
+    means = _means(first, second, [[everyone], *(level for cut in cuts for level in cut), *halves])
+    of_cuts = means[1 : 1 + draws * (parts - 1)].reshape(draws, parts - 1).mean(axis=0)
+    of_halves = means[1 + draws * (parts - 1) :].reshape(-1, parts)
+    inverse = np.array([smaller / (smaller // part) for part in range(1, parts + 1)])
+    distances = np.array([means[0], *of_cuts])
+    value = float(np.polyfit(inverse, distances, 1)[-1])
+    interval = None
+    if resamples:
+        interval = centred(value, np.polyfit(inverse, of_halves.T, 1)[-1], confidence)
     return Extrapolation(
         value=value,
         interval=interval,
         sizes=tuple(smaller // part for part in range(1, parts + 1)),
-        distances=tuple(float(mean) for mean in means),
-        bend=float(np.polyfit(inverse, means, 2)[-1]) - value,
+        distances=tuple(float(mean) for mean in distances),
+        bend=float(np.polyfit(inverse, distances, 2)[-1]) - value,
     )
 
 
@@ -111,30 +117,41 @@ def extrapolation_message(found: Extrapolation) -> str | None:
     )
 
 
-def _half(features: Array, generator: np.random.Generator) -> Array:
-    return features[generator.permutation(len(features))[: len(features) // 2]]
+class _Images(NamedTuple):
+    """Which images of both sets are taken, by index."""
+
+    real: Indices
+    synthetic: Indices
 
 
-def _cut(
-    n_a: int, n_b: int, parts: int, real_whole: bool, generator: np.random.Generator
-) -> list[tuple[Counts, Counts]]:
-    """Return, for 1 to `parts` parts, which images are in each part, as counts (part, n_a) and (part, n_b)."""
-    order_a, order_b = generator.permutation(n_a), generator.permutation(n_b)
+def _half(images: Indices, generator: np.random.Generator) -> Indices:
+    return images[generator.permutation(len(images))[: len(images) // 2]]
 
-    def counts(order: npt.NDArray[np.int64], part: int) -> Counts:
-        found = np.zeros((part, len(order)), dtype=np.int64)
-        size = len(order) // part
-        found[np.repeat(np.arange(part), size), order[: part * size]] = 1
-        return found
 
+def _parts(images: _Images, parts: int, real_whole: bool, generator: np.random.Generator) -> list[list[_Images]]:
+    """Return images cut into 2, 3 ... `parts` parts without overlap."""
+    real, synthetic = (order[generator.permutation(len(order))] for order in images)
     return [
-        (np.ones((part, n_a), dtype=np.int64) if real_whole else counts(order_a, part), counts(order_b, part))
-        for part in range(1, parts + 1)
+        [
+            _Images(a, b)
+            for a, b in zip([real] * part if real_whole else _pieces(real, part), _pieces(synthetic, part), strict=True)
+        ]
+        for part in range(2, parts + 1)
     ]
 
 
-def _means(a: Array, b: Array, cut: list[tuple[Counts, Counts]]) -> Array:
-    """Return the mean distance of the parts, for each number of parts."""
-    values = frechet_of_draws(a, b, np.concatenate([x for x, _ in cut]), np.concatenate([y for _, y in cut]))
-    ends = np.cumsum([len(x) for x, _ in cut])
+def _pieces(order: Indices, part: int) -> list[Indices]:
+    size = len(order) // part
+    return [order[start * size : (start + 1) * size] for start in range(part)]
+
+
+def _means(a: Array, b: Array, levels: list[list[_Images]]) -> Array:
+    """Return the mean distance of each level's draws."""
+    drawn = [images for level in levels for images in level]
+    counts_a, counts_b = (np.zeros((len(drawn), len(x)), dtype=np.uint8) for x in (a, b))
+    for row, images in enumerate(drawn):
+        counts_a[row, images.real] = 1
+        counts_b[row, images.synthetic] = 1
+    values = frechet_of_draws(a, b, counts_a, counts_b)
+    ends = np.cumsum([len(level) for level in levels])
     return np.array([part.mean() for part in np.split(values, ends[:-1])])

@@ -45,7 +45,11 @@ class ImageSet:
 
         read = read_as_is if size is None else ImageTransform(size=size).read
         for start in range(0, len(self.files), batch_size):
-            yield to_bytes(torch.stack([read(path) for path in self.files[start : start + batch_size]]))
+            images = [read(path) for path in self.files[start : start + batch_size]]
+            if all(len(image) == 1 for image in images):
+                yield to_bytes(torch.stack(images))
+            else:
+                yield to_bytes(torch.stack([image.expand(3, -1, -1) for image in images]))
 
 
 def open_images(source: Any, role: str) -> ImageSet:
@@ -98,8 +102,8 @@ def _from_files(files: list[Path], root: Path | None, role: str) -> ImageSet:
     for path in files:
         try:
             with Image.open(path) as file:
-                # Orientations 5 to 8 stand on their side; they are turned when read.
-                sideways = file.getexif().get(0x0112, 1) >= 5
+                # Orientations 5 to 8 stand on their side; they are turned when read. Asking a PNG decodes it.
+                sideways = file.width != file.height and file.getexif().get(0x0112, 1) >= 5
                 sizes.add((file.height, file.width) if sideways else file.size)
         except OSError as error:
             raise EvaluationError(f"{path} of the {role} set cannot be read ({error}). Repair or remove it.") from error
@@ -108,14 +112,14 @@ def _from_files(files: list[Path], root: Path | None, role: str) -> ImageSet:
 
 
 def read_as_is(path: Path) -> torch.Tensor:
-    """Return an image file as (3, H, W) in [-1, 1]."""
+    """Return an image file as (3, H, W), a gray one as (1, H, W), in [-1, 1]."""
     import torch
 
     from latentdrift.data.images import read_array
 
     pixels = torch.from_numpy(read_array(path))
     image = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
-    return image.expand(3, -1, -1) * 2 - 1
+    return image * 2 - 1
 
 
 def _from_pixels(source: Any, role: str) -> ImageSet:

@@ -10,28 +10,27 @@ repeats. A half's figure varies about that of the whole as the whole's about the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.distribution import Array, check_features, frechet_of_checked, grams, weighted_mmd
-from latentdrift.evaluate.manifold import (
-    Balls,
-    check_neighbours,
-    figures_of_blocks,
-    manifold_figures,
-    squared_distances,
-    squared_radii,
-)
-from latentdrift.evaluate.mmd import choose_bandwidth, gaussian_grams
+from latentdrift.evaluate.distribution import Array, Grams, check_features, frechet_of_checked, grams, weighted_mmd
+from latentdrift.evaluate.manifold import Distances, check_neighbours, figures_of_distances, manifold_figures
+from latentdrift.evaluate.mmd import choose_bandwidth, gaussian_grams, grams_of_distances
 
-Counts = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.integer[Any]]
 MOST_IMAGES = 4000
 """Of a set, for the interval of a kernel distance: three matrices of 128 MB."""
 MOST_NEIGHBOURS = 2000
 """Of a set, for the intervals of figures of neighbours, whose matrices are read anew for every half."""
+
+BLOCK = 16
+"""Draws of which a thread computes the means at once."""
 
 
 class Interval(NamedTuple):
@@ -51,7 +50,13 @@ class ManifoldIntervals(NamedTuple):
 
 
 def frechet_interval(
-    a: npt.ArrayLike, b: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 100, seed: int = 0
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 100,
+    seed: int = 0,
+    value: float | None = None,
 ) -> Interval:
     """Return the bootstrap interval of `frechet_distance(a, b)`.
 
@@ -61,6 +66,7 @@ def frechet_interval(
         confidence: coverage, between 0 and 1.
         resamples: how many; each costs one Fréchet distance, much less where a set has n < d.
         seed: of the resamples.
+        value: the distance, where it is known already.
 
     Raises:
         EvaluationError: see `check_features`; or a confidence or number of resamples out of range.
@@ -68,19 +74,28 @@ def frechet_interval(
     first, second = check_features(a, b)
     check_settings(confidence, resamples)
     values = frechet_of_draws(first, second, *_counts(len(first), len(second), resamples, seed))
-    return centred(frechet_of_checked(first, second), values, confidence)
+    return centred(frechet_of_checked(first, second) if value is None else value, values, confidence)
 
 
 def kernel_interval(
-    a: npt.ArrayLike, b: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+    products: Grams | None = None,
 ) -> Interval:
     """Return the bootstrap interval of the kernel distance of the whole sets `a` (n_a, d) and `b` (n_b, d).
 
     A resample's pairs of an image with its own copy are left out, which keeps the estimator unbiased. Arguments and
-    errors as in `frechet_interval`. Sets above 4,000 images are thinned to that, which widens the interval.
+    errors as in `frechet_interval`. Sets above 4,000 images are thinned to that, which widens the interval. `products`
+    is what `grams(a, b)` returned, where it is there already.
     """
     first, second = check_features(a, b)
     check_settings(confidence, resamples)
+    if products is not None:
+        return _kernel_interval(products, confidence, resamples, seed)
     first, second = _thinned(first, second, MOST_IMAGES, seed)
     return _kernel_interval(grams(first, second), confidence, resamples, seed)
 
@@ -93,6 +108,7 @@ def gaussian_interval(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    distances: Distances | None = None,
 ) -> Interval:
     """Return the bootstrap interval of `gaussian_distance(real, synthetic)`, as `kernel_interval` does.
 
@@ -100,6 +116,9 @@ def gaussian_interval(
     """
     first, second = check_features(real, synthetic)
     check_settings(confidence, resamples)
+    if distances is not None:
+        chosen = choose_bandwidth(first, bandwidth, distances.real)
+        return _kernel_interval(grams_of_distances(distances, chosen), confidence, resamples, seed)
     chosen = choose_bandwidth(first, bandwidth)
     first, second = _thinned(first, second, MOST_IMAGES, seed)
     return _kernel_interval(gaussian_grams(first, second, chosen), confidence, resamples, seed)
@@ -114,6 +133,7 @@ def manifold_intervals(
     confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 0,
+    distances: Distances | None = None,
 ) -> ManifoldIntervals:
     """Return the intervals of `manifold_figures(real, synthetic)`, from random halves of both sets.
 
@@ -129,42 +149,58 @@ def manifold_intervals(
         confidence: coverage of each interval, between 0 and 1.
         resamples: how many halves.
         seed: of the halves.
+        distances: of these features, where they are there already.
 
     Raises:
         EvaluationError: see `check_features`; a setting out of range; or halves of no more than k images.
     """
-    from scipy.stats import binomtest
-
     first, second = check_features(real, synthetic)
     check_settings(confidence, resamples)
     ks = (neighbours, density_neighbours)
-    value = manifold_figures(first, second, neighbours=neighbours, density_neighbours=density_neighbours)
+    settings: Any = {"neighbours": neighbours, "density_neighbours": density_neighbours}
+    if distances is None and max(len(first), len(second)) <= MOST_NEIGHBOURS:
+        distances = Distances.of(first, second)
+    value = manifold_figures(first, second, distances=distances, **settings)
     check_neighbours(min(len(first), len(second)) // 2, *ks)
     counted = {"precision": len(second), "recall": len(first), "coverage": len(first)}
-    first, second = _thinned(first, second, MOST_NEIGHBOURS, seed)
-    across = squared_distances(first, second)
-    within_a, within_b = squared_distances(first, first), squared_distances(second, second)
-    draw, whole, values = np.random.default_rng(seed), slice(None), []
+    if distances is None:
+        distances = Distances.of(*_thinned(first, second, MOST_NEIGHBOURS, seed))
+    draw, values = np.random.default_rng(seed), []
+    n_real, n_synthetic = distances.across.shape
     for _ in range(resamples):
-        rows = draw.permutation(len(first))[: len(first) // 2]
-        columns = draw.permutation(len(second))[: len(second) // 2]
-        near, dense = squared_radii([(whole, within_a[np.ix_(rows, rows)])], ks)
-        (made,) = squared_radii([(whole, within_b[np.ix_(columns, columns)])], ks[:1])
-        blocks = [(whole, across[np.ix_(rows, columns)])]
-        values.append(figures_of_blocks(Balls(near, made, dense), blocks, density_neighbours))
+        rows = draw.permutation(n_real)[: n_real // 2]
+        columns = draw.permutation(n_synthetic)[: n_synthetic // 2]
+        within = distances.real[np.ix_(rows, rows)], distances.synthetic[np.ix_(columns, columns)]
+        half = Distances(*within, distances.across[np.ix_(rows, columns)])
+        values.append(figures_of_distances(half, *ks))
     found = {}
     for name, drawn in zip(value._fields, np.array(values).T, strict=True):
         middle = getattr(value, name)
         low, high = centred(middle, drawn, confidence)
         if name in counted:
             n = counted[name]
-            least = binomtest(round(middle * n), n).proportion_ci(confidence, method="wilson")
+            least = wilson_interval(round(middle * n), n, confidence)
             low, high = min(low, least.low), min(1.0, max(high, least.high))
         found[name] = Interval(max(0.0, low), high)
     return ManifoldIntervals(**found)
 
 
-def _kernel_interval(products: tuple[Array, Array, Array], confidence: float, resamples: int, seed: int) -> Interval:
+def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> Interval:
+    """Return the score interval of a share of independent trials (Wilson 1927, JASA 22, 209).
+
+    As scipy.stats.binomtest gives it, whose import alone takes two seconds of every evaluation.
+    """
+    from scipy.special import ndtri
+
+    share, z = successes / count, float(ndtri((1.0 + confidence) / 2.0))
+    middle = share + z**2 / (2 * count)
+    half = z * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
+    low, high = ((middle + way * half) / (1 + z**2 / count) for way in (-1, 1))
+    # Where none or all succeed an end is 0 or 1 exactly, but for rounding.
+    return Interval(0.0 if successes == 0 else low, 1.0 if successes == count else high)
+
+
+def _kernel_interval(products: Grams, confidence: float, resamples: int, seed: int) -> Interval:
     """Return the bootstrap interval of the unbiased squared MMD of Gram matrices."""
     n_a, n_b = products[2].shape
     counts_a, counts_b = _counts(n_a, n_b, resamples, seed)
@@ -232,23 +268,43 @@ def _frechet_from_products(a: Array, b: Array, counts_a: Counts, counts_b: Count
     # Distances do not depend on the origin; a near one keeps the inner products small and the rounding with them.
     origin = b.mean(axis=0)
     a, b = a - origin, b - origin
-    across, norms_a, norms_b = a @ b.T, np.sum(a**2, axis=1), np.sum(b**2, axis=1)
-    values = []
-    for drawn_a, drawn_b in zip(counts_a, counts_b, strict=True):
-        n_a, n_b = int(drawn_a.sum()), int(drawn_b.sum())
-        p, q = drawn_a / n_a, drawn_b / n_b
-        mean_a, mean_b = p @ a, q @ b
-        total = (p @ norms_a - mean_a @ mean_a) * n_a / (n_a - 1)
-        total += (q @ norms_b - mean_b @ mean_b) * n_b / (n_b - 1)
-        rows, columns = np.flatnonzero(drawn_a), np.flatnonzero(drawn_b)
-        shift_a, shift_b = across @ q, p @ across  # a @ mean_b and b @ mean_a
-        centred = across[np.ix_(rows, columns)] - shift_a[rows, None]
-        centred += mean_a @ mean_b - shift_b[columns]
-        centred *= np.sqrt(drawn_a[rows])[:, None] * np.sqrt(drawn_b[columns])[None, :]
-        squares = np.clip(np.linalg.eigvalsh(centred.T @ centred), 0.0, None)
-        cross = np.sqrt(squares).sum() / np.sqrt((n_a - 1) * (n_b - 1))
-        values.append(max(0.0, float(np.sum((mean_a - mean_b) ** 2) + total - 2.0 * cross)))
-    return np.array(values)
+    products = _Products(a, b, np.sum(a**2, axis=1), np.sum(b**2, axis=1), a @ b.T)
+    # Many matrices of a few hundred rows: a thread each is faster than all threads at one, and they never wait.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(counts_a), BLOCK)]
+        return np.concatenate(
+            list(threads.map(lambda rows: products.distances(counts_a[rows], counts_b[rows]), blocks))
+        )
+
+
+class _Products(NamedTuple):
+    """Features of both sets, their squared lengths, and the inner products across the sets (n_a, n_b)."""
+
+    a: Array
+    b: Array
+    norms_a: Array
+    norms_b: Array
+    across: Array
+
+    def distances(self, counts_a: Counts, counts_b: Counts) -> Array:
+        """Return the Fréchet distance (r,) of every draw."""
+        n_a, n_b = counts_a.sum(axis=1).astype(np.float64), counts_b.sum(axis=1).astype(np.float64)
+        p, q = counts_a / n_a[:, None], counts_b / n_b[:, None]
+        means_a, means_b = p @ self.a, q @ self.b
+        total = (p @ self.norms_a - np.sum(means_a**2, axis=1)) * n_a / (n_a - 1)
+        total += (q @ self.norms_b - np.sum(means_b**2, axis=1)) * n_b / (n_b - 1)
+        shifts_a, shifts_b = q @ self.across.T, p @ self.across  # a @ mean_b and b @ mean_a
+        both = np.sum(means_a * means_b, axis=1)
+        cross = np.empty(len(n_a))
+        for draw, (drawn_a, drawn_b) in enumerate(zip(counts_a, counts_b, strict=True)):
+            rows, columns = np.flatnonzero(drawn_a), np.flatnonzero(drawn_b)
+            centred = self.across[np.ix_(rows, columns)] - shifts_a[draw, rows, None]
+            centred += both[draw] - shifts_b[draw, columns]
+            centred *= np.sqrt(drawn_a[rows].astype(np.float64))[:, None]
+            centred *= np.sqrt(drawn_b[columns].astype(np.float64))
+            squares = np.clip(np.linalg.eigvalsh(centred.T @ centred), 0.0, None)
+            cross[draw] = np.sqrt(squares).sum() / np.sqrt((n_a[draw] - 1) * (n_b[draw] - 1))
+        return np.asarray(np.maximum(0.0, np.sum((means_a - means_b) ** 2, axis=1) + total - 2.0 * cross))
 
 
 def centred(value: float, values: Array, confidence: float) -> Interval:

@@ -50,8 +50,30 @@ class Balls(NamedTuple):
     """Of the real images for density and coverage, (n_real,)."""
 
 
+class Distances(NamedTuple):
+    """Squared Euclidean distances of two sets, for whoever needs them more than once."""
+
+    real: Array
+    """Within the real set, (n_real, n_real)."""
+    synthetic: Array
+    """Within the synthetic set, (n_synthetic, n_synthetic)."""
+    across: Array
+    """(n_real, n_synthetic)."""
+
+    @classmethod
+    def of(cls, real: Array, synthetic: Array) -> Distances:
+        """Return those of features (n, d)."""
+        within = squared_distances(real, real), squared_distances(synthetic, synthetic)
+        return cls(*within, squared_distances(real, synthetic))
+
+
 def manifold_figures(
-    real: npt.ArrayLike, synthetic: npt.ArrayLike, *, neighbours: int = 3, density_neighbours: int = 5
+    real: npt.ArrayLike,
+    synthetic: npt.ArrayLike,
+    *,
+    neighbours: int = 3,
+    density_neighbours: int = 5,
+    distances: Distances | None = None,
 ) -> ManifoldFigures:
     """Return precision and recall, and density and coverage.
 
@@ -63,15 +85,26 @@ def manifold_figures(
         synthetic: features (n_synthetic, d).
         neighbours: k of precision and recall.
         density_neighbours: k of density and coverage.
+        distances: of these features, where they are there already; by default computed block by block.
 
     Raises:
         EvaluationError: see `check_features`; or fewer images than k + 1.
     """
     first, second = check_features(real, synthetic)
     check_neighbours(min(len(first), len(second)), neighbours, density_neighbours)
+    if distances is not None:
+        return figures_of_distances(distances, neighbours, density_neighbours)
     near, dense = squared_radii(distance_blocks(first, first), (neighbours, density_neighbours))
     (made,) = squared_radii(distance_blocks(second, second), (neighbours,))
     return figures_of_blocks(Balls(near, made, dense), distance_blocks(first, second), density_neighbours)
+
+
+def figures_of_distances(distances: Distances, neighbours: int, density_neighbours: int) -> ManifoldFigures:
+    """Return the figures from whole matrices of squared distances."""
+    whole = slice(None)
+    near, dense = squared_radii([(whole, distances.real)], (neighbours, density_neighbours))
+    (made,) = squared_radii([(whole, distances.synthetic)], (neighbours,))
+    return figures_of_blocks(Balls(near, made, dense), [(whole, distances.across)], density_neighbours)
 
 
 def check_neighbours(n: int, *neighbours: int) -> None:

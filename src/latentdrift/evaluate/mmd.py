@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.distribution import Array, check_features, weighted_mmd
-from latentdrift.evaluate.manifold import squared_distances
+from latentdrift.evaluate.distribution import Array, Grams, check_features, weighted_mmd
+from latentdrift.evaluate.manifold import Distances, squared_distances
 
 CMMD_BANDWIDTH = 10.0
 CMMD_SCALE = 1000.0
@@ -32,7 +32,11 @@ class GaussianDistance(NamedTuple):
 
 
 def gaussian_distance(
-    real: npt.ArrayLike, synthetic: npt.ArrayLike, *, bandwidth: float | None = None
+    real: npt.ArrayLike,
+    synthetic: npt.ArrayLike,
+    *,
+    bandwidth: float | None = None,
+    distances: Distances | None = None,
 ) -> GaussianDistance:
     """Return the unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 bandwidth^2)).
 
@@ -41,14 +45,16 @@ def gaussian_distance(
         synthetic: features (n_synthetic, d).
         bandwidth: of the kernel; None takes the median distance of two real images, so that it is the same for all
             synthetic sets that are compared with one real set.
+        distances: of these features, where they are there already.
 
     Raises:
         EvaluationError: see `check_features`; or a bandwidth that is not above 0.
     """
     first, second = check_features(real, synthetic)
-    chosen = choose_bandwidth(first, bandwidth)
+    chosen = choose_bandwidth(first, bandwidth, None if distances is None else distances.real)
     ones = np.ones((1, len(first))), np.ones((1, len(second)))
-    return GaussianDistance(float(weighted_mmd(*gaussian_grams(first, second, chosen), *ones)[0]), chosen)
+    known = distances or Distances.of(first, second)
+    return GaussianDistance(float(weighted_mmd(*grams_of_distances(known, chosen), *ones)[0]), chosen)
 
 
 def cmmd(real: npt.ArrayLike, synthetic: npt.ArrayLike) -> float:
@@ -79,10 +85,11 @@ def cmmd(real: npt.ArrayLike, synthetic: npt.ArrayLike) -> float:
     return CMMD_SCALE * float(within_a.mean() + within_b.mean() - 2.0 * across.mean())
 
 
-def choose_bandwidth(real: Array, bandwidth: float | None) -> float:
+def choose_bandwidth(real: Array, bandwidth: float | None, distances: Array | None = None) -> float:
     """Return a bandwidth above 0: the one given, or the median distance of two images of `real` (n, d).
 
-    Of many images evenly spaced ones are taken, at most 2,000.
+    Of many images evenly spaced ones are taken, at most 2,000. `distances` is the squared ones (n, n) within `real`,
+    where they are there already.
 
     Raises:
         EvaluationError: it is not above 0, or most real images are one.
@@ -91,21 +98,26 @@ def choose_bandwidth(real: Array, bandwidth: float | None) -> float:
         if not 0.0 < bandwidth < np.inf:
             raise EvaluationError(f"bandwidth={bandwidth}: give a number above 0, or none for the median distance.")
         return float(bandwidth)
-    taken = real[:: -(-len(real) // MOST_FOR_MEDIAN)]
-    distances = np.sqrt(squared_distances(taken, taken)[np.triu_indices(len(taken), 1)])
-    median = float(np.median(distances))
+    step = -(-len(real) // MOST_FOR_MEDIAN)
+    squares = squared_distances(real[::step], real[::step]) if distances is None else distances[::step, ::step]
+    median = float(np.median(np.sqrt(squares[np.triu(np.ones(squares.shape, dtype=bool), 1)])))
     if median == 0.0:
         raise EvaluationError("Most of the first feature set is one and the same: give a bandwidth above 0.")
     return median
 
 
-def gaussian_grams(a: Array, b: Array, bandwidth: float) -> tuple[Array, Array, Array]:
-    """Return kernel - 1 within `a` (n_a, n_a), within `b` (n_b, n_b) and across (n_a, n_b).
+def gaussian_grams(a: Array, b: Array, bandwidth: float) -> Grams:
+    """Return `grams_of_distances` of features `a` (n_a, d) and `b` (n_b, d)."""
+    return grams_of_distances(Distances.of(a, b), bandwidth)
+
+
+def grams_of_distances(distances: Distances, bandwidth: float) -> Grams:
+    """Return kernel - 1 within the first set (n_a, n_a), within the second (n_b, n_b) and across (n_a, n_b).
 
     The ones cancel in every MMD; without them nothing is lost to rounding where the bandwidth is large.
     """
 
-    def kernel(x: Array, y: Array) -> Array:
-        return np.asarray(np.expm1(squared_distances(x, y) / (-2.0 * bandwidth**2)))
+    def kernel(squares: Array) -> Array:
+        return np.asarray(np.expm1(squares / (-2.0 * bandwidth**2)))
 
-    return kernel(a, a), kernel(b, b), kernel(a, b)
+    return kernel(distances.real), kernel(distances.synthetic), kernel(distances.across)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,9 +11,15 @@ import numpy as np
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.distribution import Array
 from latentdrift.evaluate.extrapolation import Extrapolation, extrapolation_message, frechet_at_infinity
-from latentdrift.evaluate.interval import Interval, ManifoldIntervals, gaussian_interval, manifold_intervals
+from latentdrift.evaluate.interval import (
+    MOST_NEIGHBOURS,
+    Interval,
+    ManifoldIntervals,
+    gaussian_interval,
+    manifold_intervals,
+)
 from latentdrift.evaluate.lines import Line, ends
-from latentdrift.evaluate.manifold import ManifoldFigures, distance_blocks, manifold_figures
+from latentdrift.evaluate.manifold import Block, Distances, ManifoldFigures, distance_blocks, manifold_figures
 from latentdrift.evaluate.mmd import GaussianDistance, gaussian_distance
 
 CLOSEST = 6
@@ -118,6 +124,8 @@ def more_figures(
     notes: list[str] = []
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
     few = most_resamples(resamples, min(len(real), len(synthetic)))
+    # Matrices that all of these need; of larger sets each computes its own, block by block or thinned.
+    distances = Distances.of(real, synthetic) if max(len(real), len(synthetic)) <= MOST_NEIGHBOURS else None
     infinity = manifold = spans = mmd = mmd_span = None
     try:
         infinity = frechet_at_infinity(real, synthetic, resamples=few, **settings)
@@ -125,29 +133,38 @@ def more_figures(
     except EvaluationError as error:
         notes.append(f"The Fréchet distance at infinite n was not computed. {error}")
     try:
-        manifold = manifold_figures(real, synthetic)
-        spans = manifold_intervals(real, synthetic, resamples=few, **settings) if few else None
+        manifold = manifold_figures(real, synthetic, distances=distances)
+        options = {"distances": distances, **settings}
+        spans = manifold_intervals(real, synthetic, resamples=few, **options) if few else None
     except EvaluationError as error:
         what = "Precision, recall, density and coverage" + (
             " have no intervals." if manifold else " were not computed."
         )
         notes.append(f"{what} {error}")
     try:
-        mmd = gaussian_distance(real, synthetic)
-        options = {"bandwidth": mmd.bandwidth, "resamples": 10 * resamples, **settings}
+        mmd = gaussian_distance(real, synthetic, distances=distances)
+        options = {"bandwidth": mmd.bandwidth, "resamples": 10 * resamples, "distances": distances, **settings}
         mmd_span = gaussian_interval(real, synthetic, **options) if resamples else None
     except EvaluationError as error:
         notes.append(f"The Gaussian MMD was not computed. {error}")
-    closest = closest_pairs(real, synthetic, real_names, synthetic_names)
+    blocks = distance_blocks(synthetic, real) if distances is None else [(slice(None), distances.across.T)]
+    closest = closest_pairs(blocks, real_names, synthetic_names)
     return MoreFigures(infinity, manifold, spans, mmd, mmd_span, closest, tuple(notes))
 
 
 def closest_pairs(
-    real: Array, synthetic: Array, real_names: Sequence[str], synthetic_names: Sequence[str], most: int = CLOSEST
+    blocks: Iterable[Block], real_names: Sequence[str], synthetic_names: Sequence[str], most: int = CLOSEST
 ) -> tuple[NearPair, ...]:
-    """Return the synthetic images that are nearest to a real one, each once, the nearest first."""
+    """Return the synthetic images that are nearest to a real one, each once, the nearest first.
+
+    Args:
+        blocks: squared distances of synthetic images to all real ones.
+        real_names: n_real.
+        synthetic_names: n_synthetic.
+        most: how many pairs.
+    """
     near, index = [], []
-    for _, distances in distance_blocks(synthetic, real):
+    for _, distances in blocks:
         index.append(distances.argmin(axis=1))
         near.append(distances.min(axis=1))
     squares, places = np.concatenate(near), np.concatenate(index)

@@ -16,13 +16,14 @@ from latentdrift.evaluate.distribution import (
     check_features,
     default_subset_size,
     frechet_of_checked,
+    grams,
     kernel_distance,
     small_sample_message,
 )
 from latentdrift.evaluate.feature_cache import FeatureCache, Shelf
 from latentdrift.evaluate.features import FeatureExtractor, Progress, load_extractor
 from latentdrift.evaluate.images import ImageSet, common_size, digests, open_images
-from latentdrift.evaluate.interval import frechet_interval, kernel_interval
+from latentdrift.evaluate.interval import MOST_IMAGES, frechet_interval, kernel_interval
 from latentdrift.evaluate.result import EvaluationResult
 from latentdrift.evaluate.set_figures import more_figures, most_resamples
 from latentdrift.evaluate.tone import corner_background, tint
@@ -96,7 +97,9 @@ def evaluate_sets(
     first, second = passes
     a, b = check_features(first.features, second.features)
     chosen = default_subset_size(min(len(a), len(b))) if subset_size is None else subset_size
-    kernel = kernel_distance(a, b, subsets=subsets, subset_size=chosen, seed=seed)
+    # Shared by the distance and its interval; of larger sets each thins or draws its own.
+    products = grams(a, b) if max(len(a), len(b)) <= MOST_IMAGES else None
+    kernel = kernel_distance(a, b, subsets=subsets, subset_size=chosen, seed=seed, products=products)
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
     few = most_resamples(resamples, min(len(a), len(b)))
     more = None
@@ -112,12 +115,14 @@ def evaluate_sets(
     warnings += [] if more is None else more.notes
     warnings += [note for one in by_group for note in one.notes]
     warnings += dict.fromkeys(first.messages + second.messages)
+    fid = frechet_of_checked(a, b)
+    kernel_settings = {"resamples": 10 * resamples, "products": products, **settings}
     return EvaluationResult(
-        fid=frechet_of_checked(a, b),
+        fid=fid,
         kid=kernel.value,
         kid_std=kernel.std,
-        fid_interval=frechet_interval(a, b, resamples=few, **settings) if few else None,
-        kid_interval=kernel_interval(a, b, resamples=10 * resamples, **settings) if resamples else None,
+        fid_interval=frechet_interval(a, b, resamples=few, value=fid, **settings) if few else None,
+        kid_interval=kernel_interval(a, b, **kernel_settings) if resamples else None,
         confidence=confidence,
         n_real=len(a),
         n_synthetic=len(b),

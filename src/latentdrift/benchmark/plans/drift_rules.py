@@ -133,18 +133,20 @@ class DriftRules(Benchmark):
         self, wish: str, model: Any, seed: int, steps: int, workshop: Workshop
     ) -> tuple[LatentDrift | None, Figures]:
         """Return a drift of rule `start`: fixed, automatic or searched, and its mean size."""
-        from latentdrift.benchmark.searched import cohort_moments, searched_delta
+        from latentdrift.benchmark.searched import sampling_drift, searched_delta
         from latentdrift.drift import LatentDrift
 
         if wish == "searched":
             value, evaluations = searched_delta(workshop, model, seed, self.config)
-            drift = LatentDrift(value, rule="start") if value else None
-            return drift, {"delta": figure(abs(value)), "evaluations": figure(evaluations)}
-        if wish.startswith("auto"):
-            moments = cohort_moments(workshop, model, wish.removeprefix("auto-"))
-            size = float(np.abs(np.asarray(moments.mean)).mean()) * gain_of(workshop.open(model), steps)
-            return LatentDrift(moments, rule="start"), {"delta": figure(size)}
-        return LatentDrift(float(wish), rule="start"), {"delta": figure(abs(float(wish)))}
+            found = LatentDrift(value, rule="start") if value else None
+            return found, {"delta": figure(abs(value)), "evaluations": figure(evaluations)}
+        make = sampling_drift(wish)
+        assert make is not None
+        drift = make(workshop, model)
+        size = float(np.abs(np.asarray(drift.numbers)).mean())
+        if drift.automatic:
+            size *= gain_of(workshop.open(model), steps)
+        return drift, {"delta": figure(size)}
 
     def _shared(self, model: Any, workshop: Workshop) -> LatentDrift:
         """Return the model's own drift, a share of it at every step."""

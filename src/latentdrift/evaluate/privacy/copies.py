@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.interval import Interval
+from latentdrift.evaluate.interval import Interval, wilson_interval
 from latentdrift.evaluate.privacy.looks import Looks
 from latentdrift.evaluate.privacy.nearest import Found, nearest_neighbours
 
@@ -106,8 +106,6 @@ def copy_figures(
     Raises:
         EvaluationError: settings out of range, or training images of one subject.
     """
-    from scipy.stats import binomtest
-
     if not 0 < factor < 1 or neighbours < 1 or not 0 < confidence < 1:
         raise EvaluationError(
             f"factor={factor}, neighbours={neighbours}, confidence={confidence}: give such as 0.5, 50 and 0.95."
@@ -124,9 +122,9 @@ def copy_figures(
         ratios = np.concatenate([first.distance, second.distance]) / np.maximum(scale, 1e-12)
         own, others = ratios[: len(first.index)], ratios[len(first.index) :]
         copied = np.flatnonzero(own < factor)
-        share = binomtest(len(copied), len(own)).proportion_ci(confidence, method="wilson")
+        share = wilson_interval(len(copied), len(own), confidence)
         whose = {people[int(i)] for i in first.index[copied]}
-        found.append(CopyFigures(measure, own, others, factor, Interval(share.low, share.high), len(whose)))
+        found.append(CopyFigures(measure, own, others, factor, share, len(whose)))
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.interval import Interval
+from latentdrift.evaluate.interval import Interval, wilson_interval
 from latentdrift.evaluate.privacy.nearest import UNITS, Found
 
 Array = npt.NDArray[np.float64]
@@ -116,7 +116,7 @@ def nearer_share(
     Raises:
         EvaluationError: values that are not finite, fewer than two subjects, or settings out of range.
     """
-    from scipy.stats import betabinom, binomtest
+    from scipy.stats import betabinom
 
     made, real = np.asarray(synthetic, dtype=np.float64), np.asarray(held_out, dtype=np.float64)
     for name, values in (("synthetic", made), ("held-out", real)):
@@ -147,7 +147,7 @@ def nearer_share(
     drawn = draw.binomial(m, below) / m
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    least = binomtest(nearer, m).proportion_ci(confidence, method="wilson")
+    least = wilson_interval(nearer, m, confidence)
     widened = people / n
     return Share(
         percentile=percentile,
