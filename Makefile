@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 RUN := $(VENV)/.run
 OFFLINE := HF_HUB_OFFLINE=1
-# glibc gives large blocks back to the system at once and fetches them anew at every step: up to two thirds of the time of
-# work on the processor. Other systems ignore these.
+# Python compiles what is imported; pip would compile all of 20,000 files, for a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
+# glibc gives large blocks back to the system at once and fetches them anew at every step, which on some machines takes up
+# to two thirds of the time of work on the processor, on others nothing. Other systems ignore these.
 KEEP := MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 # Tests are spread over the processors; a process of one thread waits for nobody.
@@ -47,16 +49,16 @@ $(RUN): pyproject.toml
 		{ echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	rm -f $@
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e .
+	$(INSTALL) --upgrade pip
+	$(INSTALL) -e .
 	touch $@
 
 $(STAMP): $(RUN)
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
 $(VENV)/.docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	$(INSTALL) -e ".[docs]"
 	touch $@
 
 clean:
