@@ -6,7 +6,7 @@ In `make test` with fewer steps and people, in `make docs-test` as they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,21 @@ SMALLER = {
 }
 
 
-def run(path: Path, folder: Path, changes: Mapping[str, str]) -> Any:
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A kernel for all notebooks, which import the libraries once."""
+    from jupyter_client.manager import KernelManager
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("notebooks")))
+        manager = KernelManager()
+        manager.start_kernel()
+        yield manager
+        manager.shutdown_kernel(now=True)
+
+
+def run(path: Path, folder: Path, changes: Mapping[str, str], kernel: Any) -> Any:
     """Return the notebook as it is after all its cells were run in a folder, with parts of them changed."""
     import nbformat
     from nbclient import NotebookClient
@@ -31,16 +45,18 @@ def run(path: Path, folder: Path, changes: Mapping[str, str]) -> Any:
     for cell in notebook.cells:
         for before, after in changes.items():
             cell.source = cell.source.replace(before, after)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
+    # No name is left of the notebook before.
+    start = nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}")
+    notebook.cells.insert(0, start)
+    NotebookClient(notebook, km=kernel, timeout=900).execute()
+    assert notebook.cells.pop(0) is start
     return notebook
 
 
 @pytest.mark.parametrize("changes", [SMALLER, pytest.param({}, marks=pytest.mark.slow)], ids=["small", "whole"])
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, changes: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = run(path, tmp_path, changes)
+def test_notebook_runs(path: Path, changes: Mapping[str, str], tmp_path: Path, kernel: Any) -> None:
+    notebook = run(path, tmp_path, changes, kernel)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
