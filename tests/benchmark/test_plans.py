@@ -129,6 +129,10 @@ def test_table1(toy_model: Path, folder: Path) -> None:
     (samples,) = [path for path in (folder / "samples").iterdir() if path.name.startswith("basic-auto-forward-s0")]
     assert len(list(samples.glob("*.png"))) == 24
     assert "diagnosis" in (samples / "metadata.csv").read_text()
+    manifest = json.loads((samples / "manifest.json").read_text())
+    assert len(manifest["files"]) == 24
+    assert {file["attributes"]["diagnosis"] for file in manifest["files"]} <= {"CN", "MCI", "AD"}
+    assert len(manifest["model"]["sha256"]) == 64
     with Image.open(samples / "00000.png") as image:
         assert any("ynthetic" in f"{name}{text}" for name, text in image.text.items())  # type: ignore[attr-defined]
 

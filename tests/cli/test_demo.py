@@ -38,6 +38,12 @@ def test_the_demo_ends_in_a_page(
     assert made == {"no-drift", "start-automatic", "forward-automatic"}
     assert len(list((out / "edits").glob("*-AD.png"))) == 2
     assert len(list((out / "template").glob("mni152-*.png"))) == 2
+    # What made each image is written beside it, and is found unchanged.
+    folders = [*(out / "samples").iterdir(), out / "edits", out / "template"]
+    assert main(["verify", *map(str, folders), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)["files"]
+    assert sum(row["synthetic"] for row in checked) == 3 * 4 + 2 + 2
+    assert all(row["model_sha256"] for row in checked if row["synthetic"])
 
     # Again: nothing is simulated or trained anew. A cohort of an older simulator is.
     stamps = {path: path.stat().st_mtime_ns for path in (out / "cohort").rglob("*.png")}

@@ -24,7 +24,8 @@ from filelock import FileLock
 
 from latentdrift.benchmark.data import BenchmarkData, Parts, described, open_parts
 from latentdrift.benchmark.plan import BenchmarkConfig
-from latentdrift.data import Cohort, ImageTransform, PromptTemplate, Record, write_png
+from latentdrift.data import Cohort, ImageTransform, PromptTemplate, Record
+from latentdrift.data.provenance.manifest import Origin, SyntheticFile, write_marked_images
 from latentdrift.drift import LatentDrift
 from latentdrift.drift.attachment import sampling_under
 from latentdrift.errors import ConfigurationError, DataError
@@ -32,6 +33,7 @@ from latentdrift.finetune import TrainingConfig, finetune_method, finetune_model
 from latentdrift.finetune.contrast import LowContrastWarning
 from latentdrift.generate import generate_images
 from latentdrift.models import load_pipeline
+from latentdrift.models.identity import drift_facts, model_facts
 from latentdrift.models.saving import save_pipeline
 
 if TYPE_CHECKING:
@@ -217,7 +219,7 @@ class Workshop:
                 if spacing is not None:
                     respace(pipeline, spacing)
                 with sampling_under(pipeline, drift) if not isinstance(drift, str) else nullcontext():
-                    self._draw(pipeline, folder, seed, steps or config.sampling_steps)
+                    self._draw(pipeline, model, folder, seed, steps or config.sampling_steps)
         return Cohort.open(folder, label=parts.attribute)
 
     def asked(self, count: int) -> list[Record]:
@@ -226,7 +228,7 @@ class Workshop:
         order = np.random.default_rng(0).permutation(len(self.parts.test))
         return [self.parts.test[int(order[index % len(order)])] for index in range(count)]
 
-    def _draw(self, pipeline: DiffusionPipeline, folder: Path, seed: int, steps: int) -> None:
+    def _draw(self, pipeline: DiffusionPipeline, model: Path, folder: Path, seed: int, steps: int) -> None:
         config, parts, card = self.config, self.parts, pipeline.latentdrift_card
         prompts, records, done = PromptTemplate.restore(card.template), self.asked(config.samples), 0
 
@@ -235,21 +237,27 @@ class Workshop:
             done += count
             self.tell(f"sampling, {folder.name}", done, config.samples)
 
+        captions = [prompts.caption(record) for record in records]
+        seeds = [seed * config.samples + index for index in range(config.samples)]
         images = generate_images(
             pipeline,
-            [prompts.caption(record) for record in records],
-            seeds=[seed * config.samples + index for index in range(config.samples)],
+            captions,
+            seeds=seeds,
             steps=steps,
             guidance=config.guidance,
             batch_size=config.sampling_batch,
             progress=progress,
         )
         with whole_folder(folder) as partial:
-            rows = []
-            for index, (image, record) in enumerate(zip(images, records, strict=True)):
-                # As `latentdrift generate` writes them: gray, if all training images were.
-                write_png(partial / f"{index:05d}.png", image, gray=bool(card.gray), synthetic=True)
-                rows.append((f"{index:05d}.png", record.attributes[parts.attribute]))
+            files = [
+                SyntheticFile(f"{index:05d}.png", own, caption, {parts.attribute: record.attributes[parts.attribute]})
+                for index, (own, caption, record) in enumerate(zip(seeds, captions, records, strict=True))
+            ]
+            settings = {"steps": steps, "guidance": config.guidance}
+            origin = Origin(model_facts(pipeline, model), drift_facts(pipeline), settings=settings)
+            # As `latentdrift generate` writes them: gray, if all training images were.
+            write_marked_images(partial, origin, list(zip(files, images, strict=True)), gray=bool(card.gray))
+            rows = [(one.file, one.attributes[parts.attribute]) for one in files]
             with (partial / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([("file_name", parts.attribute), *rows])
 

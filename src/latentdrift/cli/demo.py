@@ -25,9 +25,9 @@ class DemoOptions:
     """Folder to make, or to go on with."""
     subjects: int = 240
     """Simulated subjects, one slice each."""
-    steps: int = 200
+    steps: int = 150
     """Fine-tuning steps of each run of `tiny`; `tiny-brain`, which has seen brains, takes half as many."""
-    samples: int = 72
+    samples: int = 48
     """Images sampled under each drift."""
     edits: int = 24
     """Held-out subjects edited; the first few are shown."""

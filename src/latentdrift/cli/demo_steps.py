@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     import torch
 
     from latentdrift.data import Cohort
+    from latentdrift.data.provenance.manifest import Origin
     from latentdrift.edit import EditResult
     from latentdrift.evaluate import EvaluationResult
     from latentdrift.report import LatentCurve
 
 TEMPLATE = "an MRI of a {diagnosis} brain"
 SAMPLING_STEPS, TEMPLATE_STEPS = 25, 50
-EDIT_GUIDANCE = 2.0
+EDIT_GUIDANCE, TEMPLATE_GUIDANCE = 2.0, 3.0
+COMMAND = "latentdrift demo"
 FRACTIONS = {"train": 0.65, "validation": 0.05, "test": 0.3}
 
 
@@ -115,11 +117,13 @@ def sample_and_measure(
     """
     import torch
 
-    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data import PromptTemplate
+    from latentdrift.data.provenance.manifest import Origin, SyntheticFile, write_marked_images
     from latentdrift.drift import LatentDrift, LatentMoments
     from latentdrift.evaluate import evaluate_sets, load_extractor
     from latentdrift.generate import generate_images
     from latentdrift.models import load_pipeline
+    from latentdrift.models.identity import drift_facts, model_facts
     from latentdrift.report import LatentCurve
 
     parts = cohort.split(FRACTIONS, seed=seed)
@@ -157,10 +161,20 @@ def sample_and_measure(
             on_step=follow,
             progress=finished,
         )
-        for index, image in enumerate(images):
-            facts = {"drift": name, "prompt": captions[index]}
-            path = folder / name.split(" (")[0].replace(", ", "-").replace(" ", "-") / f"{index:04d}.png"
-            write_png(path, image, gray=True, text=facts, synthetic=True)
+        write_marked_images(
+            folder / name.split(" (")[0].replace(", ", "-").replace(" ", "-"),
+            Origin(
+                model_facts(pipeline, runs["forward" if name.startswith("forward") else "none"]),
+                drift_facts(pipeline, name),
+                settings={"steps": SAMPLING_STEPS, "guidance": 1.0},
+                command=COMMAND,
+            ),
+            [
+                (SyntheticFile(f"{index:04d}.png", seed + index, captions[index]), image)
+                for index, image in enumerate(images)
+            ],
+            gray=True,
+        )
         result = evaluate_sets(real, images, extractor, resamples=50, seed=seed)
         curve = LatentCurve.from_latents(torch.stack([torch.cat(step) for step in trace]))
         found[name] = Sampled(images, result, curve)
@@ -174,7 +188,9 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
     import torch.nn.functional as F
 
     from latentdrift.counterfactual import make_counterfactuals
-    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data import PromptTemplate
+    from latentdrift.data.files import sha256_of
+    from latentdrift.data.provenance.manifest import SyntheticFile, write_marked_images
     from latentdrift.data.simulate import true_counterfactual
     from latentdrift.models import load_pipeline
 
@@ -202,8 +218,26 @@ def edit_subjects(cohort: Cohort, model: Path, folder: Path, count: int, seed: i
     made, true = (F.normalize(change.mean(1).flatten(1)) for change in (result.effect, truth - source))
     agreement = made @ true.T
     others = ~torch.eye(len(subjects), dtype=torch.bool)
-    for record, image in zip(subjects, result.composed(), strict=True):
-        write_png(folder / f"{record.subject}-AD.png", image, gray=True, text={"target": "AD"}, synthetic=True)
+    prompts = [template.caption({"diagnosis": diagnosis}) for diagnosis in ("CN", "AD")]
+    write_marked_images(
+        folder,
+        edits_origin(pipeline, model, SAMPLING_STEPS, EDIT_GUIDANCE),
+        [
+            (
+                SyntheticFile(
+                    f"{record.subject}-AD.png",
+                    prompt=prompts[1],
+                    attributes={"diagnosis": "AD"},
+                    source=record.key,
+                    source_sha256=sha256_of(record.image),
+                    source_prompt=prompts[0],
+                ),
+                image,
+            )
+            for record, image in zip(subjects, result.composed(), strict=True)
+        ],
+        gray=True,
+    )
     return Edited(
         result=result,
         truth=truth,
@@ -220,7 +254,8 @@ def edit_template(folder: Path, tell: Tell) -> dict[str, Any]:
     import torch
 
     from latentdrift.counterfactual import make_counterfactuals
-    from latentdrift.data import PromptTemplate, write_png
+    from latentdrift.data import PromptTemplate
+    from latentdrift.data.provenance.manifest import SyntheticFile, write_marked_images
     from latentdrift.data.simulate import template_slice
     from latentdrift.models import load_pipeline
 
@@ -230,18 +265,37 @@ def edit_template(folder: Path, tell: Tell) -> dict[str, Any]:
     # ModerateDemented was learned from two people: asked for it, the model makes one of them.
     stages = ["VeryMildDemented", "MildDemented"]
     image = torch.from_numpy(template_slice(size=card.size)).expand(3, -1, -1) * 2 - 1
+    healthy, wanted = template.caption({"stage": "NonDemented"}), [template.caption({"stage": s}) for s in stages]
     result = make_counterfactuals(
         pipeline,
         torch.stack([image] * len(stages)),
-        [template.caption({"stage": "NonDemented"})] * len(stages),
-        [template.caption({"stage": stage}) for stage in stages],
+        [healthy] * len(stages),
+        wanted,
         steps=TEMPLATE_STEPS,
-        guidance=3.0,
+        guidance=TEMPLATE_GUIDANCE,
     )
-    for stage, made in zip(stages, result.counterfactual, strict=True):
-        write_png(folder / f"mni152-{stage}.png", made, gray=True, text={"target": stage}, synthetic=True)
+    source: dict[str, Any] = {"source": "MNI152 template", "source_prompt": healthy}
+    write_marked_images(
+        folder,
+        edits_origin(pipeline, "tiny-brain", TEMPLATE_STEPS, TEMPLATE_GUIDANCE),
+        [
+            (SyntheticFile(f"mni152-{stage}.png", prompt=prompt, attributes={"stage": stage}, **source), made)
+            for stage, prompt, made in zip(stages, wanted, result.counterfactual, strict=True)
+        ],
+        gray=True,
+    )
     tell("template", len(stages), len(stages))
     return {"result": result, "stages": stages}
+
+
+def edits_origin(pipeline: Any, model: str | Path, steps: int, guidance: float) -> Origin:
+    """Return what a manifest of edits says of their making."""
+    from latentdrift.data.provenance.manifest import Origin
+    from latentdrift.models.identity import drift_facts, model_facts
+
+    config = {"steps": steps, "guidance": guidance}
+    editor = {"name": "prompt_swap", "config": config}
+    return Origin(model_facts(pipeline, model), drift_facts(pipeline), editor, command=COMMAND)
 
 
 def read_image(path: Path) -> torch.Tensor:

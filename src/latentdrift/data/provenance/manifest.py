@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentdrift.data.files import sha256_of, write_text
 from latentdrift.data.provenance.marks import STATEMENT, TAGS, package_versions
 from latentdrift.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA = "latentdrift.manifest/1"
@@ -105,6 +108,27 @@ def write_manifest(folder: Path, origin: Origin, files: Sequence[SyntheticFile])
     path = folder / MANIFEST_FILE
     write_text(path, json.dumps(record, indent=2, default=str) + "\n")
     return path
+
+
+def write_marked_images(
+    folder: Path, origin: Origin, made: Sequence[tuple[SyntheticFile, torch.Tensor]], *, gray: bool = False
+) -> Path:
+    """Write images as PNG, each with its marks, and their manifest; return the manifest's path.
+
+    Args:
+        folder: is made where it is not there.
+        origin: what made them.
+        made: each file, and its image (3, H, W) in [-1, 1].
+        gray: store one channel.
+
+    Raises:
+        DataError: an image that cannot be stored, or a folder that is not writable.
+    """
+    from latentdrift.data.images import write_png
+
+    for one, image in made:
+        write_png(folder / one.file, image, gray=gray, text=origin.marks() | one.marks(), synthetic=True)
+    return write_manifest(folder, origin, [one for one, _ in made])
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
