@@ -122,7 +122,7 @@ def test_seeds_that_disagree_are_told() -> None:
 
 def test_markdown_has_figures_differences_and_the_papers(found: list[Measured]) -> None:
     plan = Toy(BenchmarkConfig())
-    text = markdown(plan, BenchmarkData(), summarise(plan, found))
+    text = markdown(plan, BenchmarkData(), summarise(plan, found), "inception")
     head, _, plain, auto = text.splitlines()
     assert head == (
         "| method | drift | FID ↓ | KID × 1000 ↓ | tone | FID, minus control | KID × 1000, minus control | FID, paper |"
@@ -132,9 +132,18 @@ def test_markdown_has_figures_differences_and_the_papers(found: list[Measured]) 
     assert plain.endswith("| 3.5 | – | – | – |")
 
 
+def test_published_names_are_of_inceptions_features_alone(found: list[Measured]) -> None:
+    plan = Toy(BenchmarkConfig())
+    head = markdown(plan, BenchmarkData(), summarise(plan, found), "efficientnet-lite0").splitlines()[0]
+    assert head == (
+        "| method | drift | Fréchet distance ↓ | kernel distance × 1000 ↓ | tone | Fréchet distance, minus control "
+        "| kernel distance × 1000, minus control | FID, paper |"
+    )
+
+
 def test_latex_escapes_and_closes(found: list[Measured]) -> None:
     plan = Toy(BenchmarkConfig())
-    text = latex(plan, BenchmarkData(), summarise(plan, found))
+    text = latex(plan, BenchmarkData(), summarise(plan, found), "inception")
     lines = text.splitlines()
     assert lines[1] == r"\begin{tabular}{llllllll}"
     assert lines[-1] == r"\end{tabular}"
@@ -154,5 +163,5 @@ def test_csv_is_unrounded(found: list[Measured]) -> None:
 
 def test_nothing_measured_is_said() -> None:
     plan = Toy(BenchmarkConfig())
-    assert table_rows(plan, BenchmarkData(), []) == []
-    assert "No cell has been measured yet" in markdown(plan, BenchmarkData(), [])
+    assert table_rows(plan, BenchmarkData(), [], "inception") == []
+    assert "No cell has been measured yet" in markdown(plan, BenchmarkData(), [], "inception")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from latentdrift.benchmark.plan import Benchmark, Column
 from latentdrift.benchmark.runner import Measured, facts_of, finished, problems
 from latentdrift.benchmark.summary import RowSummary, summarise
-from latentdrift.benchmark.tables import csv_text, latex, markdown, shown_columns, table_rows
+from latentdrift.benchmark.tables import csv_text, heading, latex, markdown, shown_columns, table_rows
 from latentdrift.data.files import write_text
 from latentdrift.evaluate.distribution import small_sample_message
 from latentdrift.report.page import package_versions
@@ -54,8 +54,9 @@ def write_results(
     record = to_dict(plan, workshop, found, rows, command)
     files = {suffix: stem.with_suffix(f".{suffix}") for suffix in ("json", "md", "tex", "csv")}
     write_text(files["json"], json.dumps(record, indent=1, default=str) + "\n")
-    write_text(files["md"], markdown(plan, workshop.data, rows))
-    write_text(files["tex"], latex(plan, workshop.data, rows))
+    network = workshop.extractor.name
+    write_text(files["md"], markdown(plan, workshop.data, rows, network))
+    write_text(files["tex"], latex(plan, workshop.data, rows, network))
     write_text(files["csv"], csv_text(rows))
     if rows:
         files["png"] = plot(stem.with_suffix(".png"), plan, workshop, rows)
@@ -109,7 +110,7 @@ def plot(path: Path, plan: Benchmark, workshop: Workshop, rows: Sequence[RowSumm
             known = next((figures for one, figures in published if one == row.row), {})
             if column.name in known:
                 axis.plot([known[column.name]], [place], "D", ms=5, mfc="none", color="#b5651d")
-        axis.set_title(f"{column.name} ({column.better} is better)", fontsize=9)
+        axis.set_title(f"{heading(column, workshop.extractor.name)} ({column.better} is better)", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, labels)
@@ -183,7 +184,11 @@ def write_html(
         Notice([few] if few else []),
         Notice(problems(found), "Cells that failed"),
     ]
-    blocks.append(Table(table_rows(plan, workshop.data, rows)) if rows else "No cell has been measured yet.")
+    blocks.append(
+        Table(table_rows(plan, workshop.data, rows, workshop.extractor.name))
+        if rows
+        else "No cell has been measured yet."
+    )
     sections = [Section("Table", blocks)]
     if "png" in files:
         sections.append(Section("Plot", [Picture(files["png"], "Points: means over seeds; marks: each seed.")]))

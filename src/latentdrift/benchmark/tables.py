@@ -12,6 +12,7 @@ from latentdrift.benchmark.plan import Benchmark, Column, Row
 from latentdrift.benchmark.summary import Mean, RowSummary
 
 NOTHING = "–"
+ON_OTHER_FEATURES = {"FID": "Fréchet distance", "KID × 1000": "kernel distance × 1000"}
 
 
 def shown_columns(plan: Benchmark, rows: Sequence[RowSummary]) -> list[Column]:
@@ -46,7 +47,14 @@ def published_entry(published: Sequence[tuple[Row, dict[str, float]]], row: Row,
     return NOTHING
 
 
-def table_rows(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary]) -> list[dict[str, str]]:
+def heading(column: Column, extractor: str) -> str:
+    """Return what a column is called; the published names are those of Inception's features alone."""
+    return column.name if extractor == "inception" else ON_OTHER_FEATURES.get(column.name, column.name)
+
+
+def table_rows(
+    plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary], extractor: str
+) -> list[dict[str, str]]:
     """Return the table as text: what a row is called, figures, differences to the control, and the paper's."""
     columns, published = shown_columns(plan, rows), plan.published(data)
     heads = list(dict.fromkeys(head for row in rows for head in row.row))
@@ -55,21 +63,23 @@ def table_rows(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary])
     found = []
     for row in rows:
         line = {head: row.row.get(head, "") for head in heads}
-        line |= {named(column): entry(row.figures.get(column.figure), column) for column in columns}
-        line |= {f"{column.name}, minus control": difference_entry(row, column) for column in compared[:2]}
+        for column in columns:
+            line[named(column, extractor)] = entry(row.figures.get(column.figure), column)
+        for column in compared[:2]:
+            line[f"{heading(column, extractor)}, minus control"] = difference_entry(row, column)
         line |= {f"{column.name}, paper": published_entry(published, row.row, column) for column in told}
         found.append(line)
     return found
 
 
-def named(column: Column) -> str:
+def named(column: Column, extractor: str) -> str:
     """Return a heading that says which way is better."""
-    return column.name + {"lower": " ↓", "higher": " ↑", None: ""}[column.better]
+    return heading(column, extractor) + {"lower": " ↓", "higher": " ↑", None: ""}[column.better]
 
 
-def markdown(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary]) -> str:
+def markdown(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary], extractor: str) -> str:
     """Return the table as Markdown."""
-    lines = table_rows(plan, data, rows)
+    lines = table_rows(plan, data, rows, extractor)
     if not lines:
         return "No cell has been measured yet.\n"
     heads = list(lines[0])
@@ -78,9 +88,9 @@ def markdown(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary]) -
     return "\n".join(text) + "\n"
 
 
-def latex(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary]) -> str:
+def latex(plan: Benchmark, data: BenchmarkData, rows: Sequence[RowSummary], extractor: str) -> str:
     """Return the table as LaTeX, for the package booktabs."""
-    lines = table_rows(plan, data, rows)
+    lines = table_rows(plan, data, rows, extractor)
     if not lines:
         return "% No cell has been measured yet.\n"
     heads = list(lines[0])

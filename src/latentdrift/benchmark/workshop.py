@@ -26,7 +26,7 @@ from latentdrift.benchmark.data import BenchmarkData, Parts, described, open_par
 from latentdrift.benchmark.plan import BenchmarkConfig
 from latentdrift.data import Cohort, ImageTransform, PromptTemplate, Record
 from latentdrift.data.provenance.manifest import Origin, SyntheticFile, write_marked_images
-from latentdrift.drift import LatentDrift
+from latentdrift.drift import DriftMismatchWarning, LatentDrift
 from latentdrift.drift.attachment import sampling_under
 from latentdrift.errors import ConfigurationError, DataError
 from latentdrift.finetune import TrainingConfig, finetune_method, finetune_model
@@ -154,7 +154,7 @@ class Workshop:
         """Height and width of the images that models make, pixels."""
         if self.config.image_size is not None:
             return self.config.image_size
-        pipeline = load_pipeline(self.config.base, device="cpu", drift=None)
+        pipeline = self.bare(self.config.base, "cpu")
         size: int = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         return size
 
@@ -168,7 +168,7 @@ class Workshop:
         Raises:
             ConfigurationError: no size that the base can make.
         """
-        pipeline = load_pipeline(self.config.base, device="cpu", drift=None)
+        pipeline = self.bare(self.config.base, "cpu")
         own, factor = pipeline.unet.config.sample_size, pipeline.vae_scale_factor
         size = (size or own * factor) // (2 if halved else 1)
         # Every level of the U-Net but the last halves the latent, and must find an even side.
@@ -185,6 +185,12 @@ class Workshop:
                 pipeline.unet.register_to_config(sample_size=size // factor)
                 save_pipeline(pipeline, folder)
         return str(folder)
+
+    def bare(self, model: str, device: str | None = None) -> DiffusionPipeline:
+        """Return a model's pipeline without its drift, where nothing is sampled from it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DriftMismatchWarning)
+            return load_pipeline(model, device=device or self.device, drift=None)
 
     def open(self, model: Path) -> DiffusionPipeline:
         """Return a model's pipeline, with its card as `latentdrift_card`."""

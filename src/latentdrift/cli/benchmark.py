@@ -119,7 +119,7 @@ def measure(plan: Benchmark, options: Any, command: str) -> int:
         told = {"rows": [row.to_dict() for row in rows], "missing": missing, "failed": failed}
         print_result({**told, "files": files}, True)
     else:
-        for row in table_rows(plan, options.cohort, rows):
+        for row in table_rows(plan, options.cohort, rows, workshop.extractor.name):
             print("; ".join(f"{name} {value}" for name, value in row.items() if value))
         print_result({"missing": missing, "failed": failed, "page": files["html"]}, False)
     return 1 if failed else 0

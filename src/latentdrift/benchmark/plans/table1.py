@@ -154,9 +154,8 @@ def autoencoded(workshop: Workshop) -> Figures:
     from latentdrift.benchmark.workshop import read
     from latentdrift.evaluate import corner_background
     from latentdrift.generate import decode_latents, encode_images
-    from latentdrift.models import load_pipeline
 
-    pipeline = load_pipeline(workshop.base, device=workshop.device, drift=None)
+    pipeline = workshop.bare(workshop.base)
     size = workshop.size
     images = read(workshop.parts.test, size)
     blurred = decode_latents(pipeline, encode_images(pipeline, images, 16), 16)
