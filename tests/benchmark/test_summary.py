@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from latentdrift.benchmark.data import BenchmarkData
-from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, Column, Figures, Row
+from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, Column, Figures, Row, in_words
 from latentdrift.benchmark.runner import Measured
 from latentdrift.benchmark.summary import mean_over_seeds, summarise
 from latentdrift.benchmark.tables import csv_text, escaped, latex, markdown, table_rows
@@ -139,6 +139,11 @@ def test_published_names_are_of_inceptions_features_alone(found: list[Measured])
         "| method | drift | Fréchet distance ↓ | kernel distance × 1000 ↓ | tone | Fréchet distance, minus control "
         "| kernel distance × 1000, minus control | FID, paper |"
     )
+
+
+def test_a_label_says_what_a_number_counts() -> None:
+    row = {"trained with": "no drift", "sampled with": "-0.1, start", "steps": "50", "latent": ""}
+    assert in_words(row) == "no drift, -0.1, start, 50 steps"
 
 
 def test_latex_escapes_and_closes(found: list[Measured]) -> None:

@@ -101,6 +101,11 @@ class Column:
     better: Literal["lower", "higher"] | None = "lower"
 
 
+def in_words(row: Row) -> str:
+    """Return a row as a label, as "no drift, 50 steps": a number says what it counts."""
+    return ", ".join(f"{entry} {head}" if entry.isdigit() else entry for head, entry in row.items() if entry)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One row under one seed.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentdrift.benchmark.plan import Benchmark, Column
+from latentdrift.benchmark.plan import Benchmark, Column, in_words
 from latentdrift.benchmark.runner import Measured, facts_of, finished, problems
 from latentdrift.benchmark.summary import RowSummary, summarise
 from latentdrift.benchmark.tables import csv_text, heading, latex, markdown, shown_columns, table_rows
@@ -98,7 +98,7 @@ def plot(path: Path, plan: Benchmark, workshop: Workshop, rows: Sequence[RowSumm
     from latentdrift.report.canvas import save
 
     columns = [column for column in shown_columns(plan, rows) if column.better and differs(column, rows)][:SHOWN_PLOTS]
-    labels = [", ".join(filter(None, row.row.values())) for row in rows]
+    labels = [in_words(row.row) for row in rows]
     columns = columns or [column for column in shown_columns(plan, rows) if column.better][:1]
     figure = Figure(figsize=(3.0 + 2.6 * len(columns), 1.2 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -156,7 +156,7 @@ def samples_picture(path: Path, workshop: Workshop, rows: Sequence[RowSummary], 
         transform = ImageTransform(size=max(first.size))
     count = max(len(files) for _, files in shown)
     lines = [[transform.read(file) for file in files] for _, files in shown]
-    labels = [", ".join(filter(None, row.row.values())) for row, _ in shown]
+    labels = [in_words(row.row) for row, _ in shown]
     if show_real:
         lines.append([transform.read(record.image) for record in workshop.asked(count)])
         labels.append("real, held out")

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from latentdrift.benchmark.data import BenchmarkData
-from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, open_benchmark
+from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, in_words, open_benchmark
 from latentdrift.benchmark.workshop import Workshop
 from latentdrift.data.files import write_text
 from latentdrift.errors import LatentDriftError
@@ -104,7 +104,7 @@ def cell_file(plan: Benchmark, workshop: Workshop, cell: Cell) -> Path:
 
 def described(cell: Cell) -> str:
     """Return a cell's row and seed in words."""
-    return ", ".join([*(entry for entry in cell.row.values() if entry), f"seed {cell.seed}"])
+    return ", ".join(filter(None, (in_words(cell.row), f"seed {cell.seed}")))
 
 
 def run_workers(
