@@ -17,7 +17,13 @@ PAGE = """<head><link rel="preconnect" href="https://fonts.example.org" /><link 
 
 
 def ask(
-    path: str = "/", host: str = "127.0.0.1:7860", kind: str = "text/html", hosts: Any = LOOPBACK
+    path: str = "/",
+    host: str = "127.0.0.1:7860",
+    kind: str = "text/html",
+    hosts: Any = LOOPBACK,
+    origin: str | None = None,
+    public: str | None = None,
+    method: str = "GET",
 ) -> dict[str, Any]:
     """Ask a guarded application for a path; return status, headers and body."""
     sent: list[dict[str, Any]] = []
@@ -35,8 +41,9 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "path": path, "headers": [(b"host", host.encode())]}
-    asyncio.run(Guard(app, hosts)(scope, receive, send))
+    headers = [(b"host", host.encode()), *([] if origin is None else [(b"origin", origin.encode())])]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers}
+    asyncio.run(Guard(app, hosts, public)(scope, receive, send))
     return {
         "status": sent[0]["status"],
         "headers": {name.decode(): value.decode() for name, value in sent[0]["headers"]},
@@ -72,6 +79,73 @@ def test_strange_names_are_refused_on_loopback(host: str) -> None:
 def test_own_names_are_answered(host: str) -> None:
     assert host_name(host) in LOOPBACK
     assert ask(host=host)["status"] == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+@pytest.mark.parametrize("hosts", [LOOPBACK, None])
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1:7860", "https://evil.example.org"),
+        ("127.0.0.1:7860", "http://127.0.0.1:8000"),
+        ("127.0.0.1:7860", "http://localhost:7860"),
+        ("127.0.0.1:7860", "null"),
+        ("127.0.0.1:7860", ""),
+        ("127.0.0.1:7860", "http://127.0.0.1:7860.evil.example.org"),
+        ("localhost", "file://localhost"),
+    ],
+)
+def test_pages_of_others_are_refused(method: str, hosts: Any, host: str, origin: str) -> None:
+    """Whatever the studio listens at: a page opened elsewhere must not ask in its visitor's name."""
+    assert ask(host=host, hosts=hosts, origin=origin, method=method)["status"] == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1:7860", "http://127.0.0.1:7860"),
+        ("[::1]:7860", "http://[::1]:7860"),
+        ("studio.example.org", "https://studio.example.org"),  # a proxy that keeps Host and ends HTTPS
+        ("studio.example.org:443", "https://studio.example.org"),
+        ("Studio.example.org:80", "http://studio.example.org"),
+        ("10.0.0.7:7860", "http://10.0.0.7:7860"),
+    ],
+)
+def test_the_page_itself_may_ask(host: str, origin: str) -> None:
+    assert ask(host=host, hosts=None, origin=origin, method="POST")["status"] == 200
+
+
+def test_a_named_proxy_may_ask_whether_it_keeps_host_or_not() -> None:
+    page = "https://studio.example.org"
+    for host in ("studio.example.org", "127.0.0.1:7860"):
+        assert ask(host=host, origin=page, public="studio.example.org")["status"] == 200
+        assert ask(host=host, origin="https://example.org", public="studio.example.org")["status"] == 403
+    assert ask(host="studio.example.org", origin=page)["status"] == 421
+    for wrong in ("https://studio.example.org", "studio.example.org:443", "*", "*.example.org", "", "a b"):
+        with pytest.raises(ConfigurationError, match="no host name"):
+            ServerConfig(public_name=wrong)
+    assert ServerConfig(public_name="Studio.example.org").public_name is not None
+
+
+@pytest.mark.parametrize(("origin", "let_in"), [("http://127.0.0.1:7860", True), ("https://evil.example.org", False)])
+def test_sockets_of_other_pages_are_refused(origin: str, let_in: bool) -> None:
+    """They know no preflight: Origin is all that tells them apart."""
+    reached: list[Any] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1:7860"), (b"origin", origin.encode())]
+    asyncio.run(Guard(app)({"type": "websocket", "path": "/", "headers": headers}, receive, send))
+    assert bool(reached) is let_in
+    assert [message["type"] for message in sent] == ([] if let_in else ["websocket.close"])
 
 
 @pytest.mark.parametrize(

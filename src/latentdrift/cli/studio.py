@@ -29,6 +29,8 @@ class StudioOptions:
     """Folder with models, cohorts and runs; the page reads nothing outside it but what is uploaded."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for all of this machine's. Set a password then."""
+    public_name: str | None = None
+    """Host name under which a proxy with HTTPS in front is opened, such as studio.example.org."""
     port: int = 7860
     """Port; 0 for any that is free."""
     password: str | None = None
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         password=password,
         max_upload_mb=options.max_upload,
         device=options.device,
+        public_name=options.public_name,
     )
     if not config.is_local and password is None:
         print(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdrift.errors import ConfigurationError, LatentDriftError
-from latentdrift.studio.guard import LOOPBACK, Guard
+from latentdrift.studio.guard import LOOPBACK, Guard, checked_name
 from latentdrift.studio.page import Studio, build_page
 from latentdrift.studio.processes import Processes
 from latentdrift.studio.shelf import USUAL, Shelf
@@ -36,6 +36,8 @@ class ServerConfig:
     password: str | None = None
     max_upload_mb: int = 500
     device: str | None = None
+    public_name: str | None = None
+    """Host name under which a proxy in front is opened."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -44,6 +46,8 @@ class ServerConfig:
             raise ConfigurationError(f"max_upload is {self.max_upload_mb} MB; give 1 or more.")
         if self.password is not None and not self.password:
             raise ConfigurationError("The password is empty. Give one of at least one letter, or none at all.")
+        if self.public_name is not None:
+            checked_name(self.public_name)
 
     @property
     def is_local(self) -> bool:
@@ -98,7 +102,8 @@ def build_app(studio: Studio, config: ServerConfig) -> Any:
         theme=theme(),
         css=CSS,
     )
-    return Guard(app, LOOPBACK if config.is_local else None)
+    public = None if config.public_name is None else checked_name(config.public_name)
+    return Guard(app, LOOPBACK if config.is_local else None, public)
 
 
 def apart(studio: Studio) -> bool:
