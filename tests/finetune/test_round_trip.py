@@ -31,6 +31,7 @@ PROMPTS = {
     "instruct_pix2pix": "grow",
 }
 
+SAVES = ("pipeline", "adapter")
 Run = Callable[..., Path]
 
 
@@ -39,12 +40,12 @@ def run(request: pytest.FixtureRequest, toy_cohort: Path, tmp_path_factory: pyte
     """Return the model's folder of a method's run under a drift; each is made once."""
     home = tmp_path_factory.mktemp("round-trip")
 
-    def make(method: str, model: str, save: str = "pipeline") -> Path:
-        out = home / f"{method}-{model}-{save}"
+    def make(method: str, model: str, save: str = "pipeline", drift: LatentDrift | str = DRIFT) -> Path:
+        out = home / f"{method}-{model}-{save}-{drift}"
         if out.exists():
             return out / "model"
         base = request.getfixturevalue(model)
-        return short_run(method, toy_cohort, out, base=base, cache=home / "latents", drift=DRIFT, save=save)
+        return short_run(method, toy_cohort, out, base=base, cache=home / "latents", drift=drift, save=save)
 
     return make
 
@@ -157,7 +158,7 @@ def test_an_adapter_is_saved_without_its_base(method: str, model: str, run: Run)
     if model == "toy_xl_model" and "learned_embeds.safetensors" in files:
         files.add("learned_embeds_2.safetensors")
     assert {path.name for path in folder.rglob("*")} == {
-        *("latentdrift.json", "latent_drift.json", "README.md", "samples.png"),
+        *("latentdrift.json", "latent_drift.json", "README.md", "samples.png", "scheduler", "scheduler_config.json"),
         *files,
     }
     beside = {key: value for key, value in every_weight(whole).items() if key.partition(":")[0] in files}
@@ -167,6 +168,13 @@ def test_an_adapter_is_saved_without_its_base(method: str, model: str, run: Run)
     pipeline = load_pipeline(folder.parent)
     assert drift_of(pipeline.scheduler) == DRIFT
     assert apart(image(pipeline, method), image(load_pipeline(whole), method)) < 1e-4
+
+
+def test_an_adapter_is_sampled_on_the_noise_levels_it_was_trained_on(run: Run) -> None:
+    whole, alone = (load_pipeline(run("lora", "toy_model", save, "zero-terminal-snr")) for save in SAVES)
+    assert alone.scheduler.config.prediction_type == "v_prediction"
+    assert dict(alone.scheduler.config) == dict(whole.scheduler.config)
+    assert apart(image(alone, "lora"), image(whole, "lora")) < 1e-4
 
 
 @pytest.mark.parametrize("method", ADAPTERS)

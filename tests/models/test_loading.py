@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from safetensors.torch import save_file
 
 from latentdrift.drift import DriftMismatchWarning, LatentDrift, drift_of, save_drift
@@ -228,6 +229,23 @@ def test_the_drift_of_an_adapters_base_is_left_out(adapter: Path, drifted: Path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert drift_of(load_pipeline(adapter)) is None
+
+
+def test_an_adapters_own_scheduler_is_put_on_the_base(adapter: Path) -> None:
+    assert type(load_pipeline(adapter).scheduler).__name__ == "DDIMScheduler"
+    EulerDiscreteScheduler(prediction_type="v_prediction").save_pretrained(adapter / "scheduler")
+    pipeline = load_pipeline(adapter)
+    assert isinstance(pipeline.scheduler, EulerDiscreteScheduler)
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert drift_of(pipeline) == LatentDrift([0.1, -0.2, 0.3, 0.0])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"_class_name": "UNet2DModel"}', '{"_class_name": "NoScheduler"}'])
+def test_an_adapters_scheduler_that_is_damaged(adapter: Path, text: str) -> None:
+    (adapter / "scheduler").mkdir()
+    (adapter / "scheduler" / "scheduler_config.json").write_text(text)
+    with pytest.raises(ModelError, match=r"scheduler_config\.json is damaged .*Save the adapter again"):
+        load_pipeline(adapter)
 
 
 def test_an_adapter_on_an_adapter(adapter: Path, tmp_path: Path) -> None:

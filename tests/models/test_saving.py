@@ -36,6 +36,12 @@ def test_weights_are_as_readable_as_the_rest(pipeline: Any, tmp_path: Path) -> N
     assert len(modes) == 1
 
 
+def test_without_the_base_the_scheduler_is_saved_but_not_the_drift_in_it(pipeline: Any, tmp_path: Path) -> None:
+    folder = save_pipeline(LatentDrift(0.1).attach(pipeline), tmp_path / "model", whole=False)
+    assert tree(folder).keys() == {"latent_drift.json", "scheduler/scheduler_config.json"}
+    assert b"drift" not in tree(folder)["scheduler/scheduler_config.json"]
+
+
 @pytest.mark.parametrize("existing", [True, False])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("SafetensorError: I/O error")])
 def test_a_full_disk_leaves_the_old_folder(

@@ -20,6 +20,9 @@ LORA = "pytorch_lora_weights"
 STEMS = (TOKENS, SECOND_TOKENS, PROCESSORS, LORA)
 """Names without ending of the files of an adapter."""
 
+SCHEDULER = "scheduler"
+"""Folder beside those files: what the adapter was trained to predict, on which noise levels, as pipelines keep it."""
+
 ANOTHER_BASE = "It was made for another base: load that base, or another adapter."
 
 

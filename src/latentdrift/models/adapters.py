@@ -47,8 +47,8 @@ class AdapterMismatchWarning(UserWarning):
 def load_adapter(pipeline: DiffusionPipeline, folder: str | Path) -> DiffusionPipeline:
     """Put the adapter files of a folder onto a loaded pipeline, which is changed and returned.
 
-    A LoRA joins those that the pipeline has already; all of them act. The drift of the adapter's run is not touched:
-    `load_pipeline` of the run applies it.
+    A LoRA joins those that the pipeline has already; all of them act. The drift and the scheduler are left as
+    they are: `load_pipeline` of the run applies those of the adapter's training.
 
     Args:
         pipeline: a Stable Diffusion pipeline, XL or not.

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentdrift.errors import ConfigurationError, ModelError
-from latentdrift.models.adapter_files import adapter_folder
+from latentdrift.models.adapter_files import SCHEDULER, adapter_folder
 from latentdrift.models.adapters import load_adapter
 from latentdrift.models.card import CARD_FILE, read_model_card
 from latentdrift.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, SchedulerMixin
 
     from latentdrift.drift import LatentDrift
 
@@ -156,7 +156,10 @@ def load_whole(
 def load_on_base(
     folder: Path, device: torch.device, dtype: torch.dtype
 ) -> tuple[DiffusionPipeline, LatentDrift | None]:
-    """Return an adapter on the base that its card names, and the drift it was trained with; the base's is left out."""
+    """Return an adapter on the base that its card names, and the drift it was trained with; the base's is left out.
+
+    The scheduler is the adapter's too, where it was saved with one: older folders have none.
+    """
     from latentdrift.drift import DriftMismatchWarning, load_drift
 
     card, trained = read_model_card(folder), load_drift(folder)
@@ -173,8 +176,34 @@ def load_on_base(
             f"{folder / CARD_FILE}, or load it from where it is and use latentdrift.models.load_adapter."
         ) from error
     load_adapter(pipeline, folder)
+    pipeline.scheduler = saved_scheduler(folder) or pipeline.scheduler
     pipeline.latentdrift_card = card
     return pipeline, trained
+
+
+def saved_scheduler(folder: Path) -> SchedulerMixin | None:
+    """Return the scheduler that was saved beside an adapter, None where there is none.
+
+    Raises:
+        ModelError: its configuration is damaged, or of no scheduler that the installed diffusers has.
+    """
+    import diffusers
+
+    path = folder / SCHEDULER / "scheduler_config.json"
+    if not path.exists():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind = getattr(diffusers, config["_class_name"])
+        if not issubclass(kind, diffusers.SchedulerMixin):
+            raise TypeError(f"{kind.__name__} is no scheduler")
+        with quiet_libraries():
+            made: SchedulerMixin = kind.from_config(config)
+    except Exception as error:  # a scheduler's constructor raises anything on settings that cannot be
+        raise ModelError(
+            f"{path} is damaged ({error!r}). Save the adapter again, or remove {path.parent} to sample with the base's."
+        ) from error
+    return made
 
 
 def check_from_noise(pipeline: DiffusionPipeline) -> None:

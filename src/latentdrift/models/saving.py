@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentdrift.errors import ModelError
+from latentdrift.models.adapter_files import SCHEDULER
 from latentdrift.models.card import ModelCard, write_model_card
 from latentdrift.models.quiet import quiet_libraries
 
@@ -33,13 +34,13 @@ def save_pipeline(
         folder: where to.
         card: facts that go beside it.
         adapter: a folder whose files go there too: what was trained, apart from its base, in diffusers' own formats.
-        whole: save the pipeline itself; without, only the adapter, drift and card, which `load_pipeline` puts on the
-            card's base again.
+        whole: save the pipeline itself; without, only the adapter, scheduler, drift and card, which `load_pipeline`
+            puts on the card's base again.
 
     Raises:
         ModelError: the disk is full or not writable; what `folder` held before is untouched.
     """
-    from latentdrift.drift import drift_of, save_drift
+    from latentdrift.drift import drift_of, remove, save_drift
 
     partial, former = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".former")
     try:
@@ -48,6 +49,9 @@ def save_pipeline(
         if whole:
             with quiet_libraries():
                 pipeline.save_pretrained(partial)
+        else:
+            # A training may have changed what the network predicts and where sampling starts: the base does not know.
+            remove(pipeline.scheduler).save_pretrained(partial / SCHEDULER)
         if adapter is not None:
             for file in adapter.iterdir():
                 shutil.copyfile(file, partial / file.name)
