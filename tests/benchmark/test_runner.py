@@ -14,6 +14,7 @@ from filelock import FileLock
 from latentdrift.benchmark import benchmark, open_benchmark
 from latentdrift.benchmark.data import BenchmarkData, labelled, open_parts
 from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, Figures, Row, figure
+from latentdrift.benchmark.plans.drift_rules import DriftRulesConfig
 from latentdrift.benchmark.runner import cell_file, finished, measure_cell, problems, run_cells
 from latentdrift.benchmark.workshop import Workshop
 from latentdrift.data import Cohort
@@ -153,3 +154,31 @@ def test_parts_share_no_subject(tmp_path: Path) -> None:
     assert parts.template == "an MRI of a {diagnosis} brain"
     # The same folder is taken again, not made anew.
     assert open_parts(BenchmarkData(subjects=24), tmp_path).facts == parts.facts
+
+
+def test_default_stands_for_another_network_in_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for meaning in ("efficientnet-lite0", "inception"):
+        monkeypatch.setattr("latentdrift.evaluate.resolve_extractor", lambda name, meaning=meaning: meaning)
+        plan = Counted(BenchmarkConfig())
+        keys.add(plan.key(Cell({"row": "a"}, {"row": "a"}, 0), {"content_hash": "1"}))
+    assert len(keys) == 2
+    named = Counted(BenchmarkConfig(extractor="inception"))
+    assert named.key(Cell({"row": "a"}, {"row": "a"}, 0), {"content_hash": "1"}) in keys
+
+
+def test_a_search_of_other_settings_is_another_cell() -> None:
+    def keys(**settings: Any) -> dict[str, str]:
+        plan = open_benchmark("drift-rules", DriftRulesConfig(groups=("start",), seeds=(0,), **settings))
+        return {cell.row["sampled with"]: plan.key(cell, {}) for cell in plan.cells(BenchmarkData())}
+
+    first, second = keys(), keys(search_points=41)
+    assert {name for name in first if first[name] != second[name]} == {"searched, start"}
+
+
+def test_another_modality_words_other_instructions() -> None:
+    keys = {
+        open_benchmark("aging").key(open_benchmark("aging").cells(BenchmarkData(modality=modality))[1], {})
+        for modality in ("mri", "xray")
+    }
+    assert len(keys) == 2

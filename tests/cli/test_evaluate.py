@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from latentdrift.cli.__main__ import main
+from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.features import FeatureExtractor
 
 SIDE = 32
@@ -212,3 +213,19 @@ def test_a_failure_leaves_the_old_folder(
     assert "No space left" in err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_pairs_that_cannot_be_measured_lose_no_figure_of_the_sets(
+    places: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise EvaluationError("All edits are of one subject.")
+
+    monkeypatch.setattr("latentdrift.evaluate.set_pairs.paired_figures", fail)
+    out = tmp_path / "out"
+    call = ("--real", places["real"], "--synthetic", places["edits"], "--pairs", "--out", out, "--cache", "none")
+    status, _, err = run(capsys, *call, "--groups", "none", "--quiet", "--figures", "basic")
+    assert status == 0, err
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["fid"] > 0
+    assert "There are no figures of pairs. All edits are of one subject." in found["warnings"]

@@ -134,3 +134,8 @@ def test_what_cannot_be_is_refused(change: dict[str, object], says: str) -> None
     given = {"probabilities": np.array([[0.7, 0.3]] * 4), "truth": [0, 1, 0, 1], "resamples": 20, **change}
     with pytest.raises(EvaluationError, match=says):
         class_auc(**given)  # type: ignore[arg-type]
+
+
+def test_rounded_probabilities_of_three_classes_are_taken() -> None:
+    values = np.array([[0.333, 0.333, 0.333], [0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.1, 0.2, 0.7]] * 4)
+    assert class_auc(values, [0, 0, 1, 2] * 4, resamples=50).value == pytest.approx(1.0)

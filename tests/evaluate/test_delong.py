@@ -178,3 +178,10 @@ def test_what_cannot_be_is_refused(scores: np.ndarray, truth: list[int], subject
             auc_interval(np.arange(4.0), truth, confidence=2)
         with pytest.raises(EvaluationError, match="shapes"):
             paired_test(np.zeros(4), np.zeros(5), truth)
+
+
+def test_a_difference_without_a_variance_is_no_finding() -> None:
+    found = paired_test([0.1, 0.2, 0.8, 0.9], [0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1])
+    assert found.p == 1.0
+    assert found.difference.value == 0.5
+    assert found.difference.interval == (-1.0, 1.0)

@@ -107,3 +107,9 @@ def test_settings_are_checked() -> None:
         frechet_at_infinity(a, a, draws=0)
     with pytest.raises(EvaluationError, match="resamples=3"):
         frechet_at_infinity(a, a, resamples=3)
+
+
+def test_large_sets_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentdrift.evaluate.extrapolation.MOST_EXTRAPOLATED", 60)
+    a, b = (np.random.default_rng(seed).normal(size=(200, 4)) for seed in (1, 2))
+    assert frechet_at_infinity(a, b, resamples=10).sizes == (60, 30, 20, 15)

@@ -8,6 +8,7 @@ import torch
 
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.interval import gaussian_interval
+from latentdrift.evaluate.manifold import Distances
 from latentdrift.evaluate.mmd import choose_bandwidth, cmmd, gaussian_distance
 
 
@@ -110,3 +111,12 @@ def test_bad_input_is_named() -> None:
     a[4] = 0
     with pytest.raises(EvaluationError, match="Row 4 of the second"):
         cmmd(sample(10, 3, 1), a)
+
+
+def test_block_by_block_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = sample(40, 5, 1), sample(33, 5, 2, shift=0.4)
+    at_once = gaussian_distance(a, b, distances=Distances.of(a, b))
+    whole = cmmd(a, b)
+    monkeypatch.setattr("latentdrift.evaluate.manifold.ENTRIES", 100)
+    assert gaussian_distance(a, b) == pytest.approx(at_once, rel=1e-12)
+    assert cmmd(a, b) == pytest.approx(whole, rel=1e-12)

@@ -211,22 +211,22 @@ def test_simulated_people_are_strangers_and_copies_of_them_are_not(tmp_path: Pat
     assert (copies.beyond_chance, copies.false_alarms) == (0, 0)
     shares = [s for one in measure_figures(alone, baseline, held_out.people(), resamples=50) for s in one.shares]
     assert min(s.p_value for s in shares) > 0.01
-    estimate = distance_attack(training, held_out, fresh, resamples=200).auc
+    estimate = distance_attack(training, held_out, fresh).auc
     assert estimate.interval.low < 0.5 < estimate.interval.high
     copied = Looks(noisy(training.pixels, 4))
     (copies,) = copy_figures(nearest_images(copied, training), baseline, training)
     assert (len(copies.copies), copies.subjects) == (30, 30)
-    assert distance_attack(training, held_out, copied, resamples=200).auc.value == 1.0
+    assert distance_attack(training, held_out, copied).auc.value == 1.0
 
 
 def test_membership_is_the_area_of_sklearn() -> None:
     rng = np.random.default_rng(0)
     inside, outside = rng.integers(0, 9, 40) + 1, rng.integers(0, 9, 25)
-    estimate = membership_auc(inside, outside, resamples=200)
+    estimate = membership_auc(inside, outside)
     truth = np.r_[np.ones(40), np.zeros(25)]
     assert estimate.value == pytest.approx(roc_auc_score(truth, np.r_[inside, outside]))
     assert estimate.n == 65
-    wide = membership_auc(inside, outside, list(np.arange(40) // 8), [f"h{i // 5}" for i in range(25)], resamples=200)
+    wide = membership_auc(inside, outside, list(np.arange(40) // 8), [f"h{i // 5}" for i in range(25)])
     assert wide.value == estimate.value
     assert wide.n == 10
 
@@ -234,10 +234,10 @@ def test_membership_is_the_area_of_sklearn() -> None:
 def test_who_was_not_in_the_training_is_not_told_apart() -> None:
     everybody = scans(range(60), 2)
     first, second = everybody.part(np.arange(0, 60)), everybody.part(np.arange(60, 120))
-    estimate = distance_attack(first, second, scans(range(300, 340)), resamples=300).auc
+    estimate = distance_attack(first, second, scans(range(300, 340))).auc
     assert abs(estimate.value - 0.5) < 0.15
     assert estimate.interval.low < 0.5 < estimate.interval.high
-    attack = distance_attack(first, second, Looks(noisy(first.pixels, 10)), resamples=100)
+    attack = distance_attack(first, second, Looks(noisy(first.pixels, 10)))
     assert attack.auc.value > 0.99
     assert attack.to_dict()["subjects"] == 60
 
@@ -247,7 +247,7 @@ def test_losses_are_averaged_on_one_scale() -> None:
     inside, outside = rng.standard_normal((200, 2)), rng.standard_normal((200, 2))
     inside[:, 0] -= 3  # the first timestep remembers
     scaled = [part * [1, 1000] + [0, 50] for part in (inside, outside)]
-    attack, same = loss_attack(*scaled, [50, 500], resamples=20), loss_attack(inside, outside, [50, 500], resamples=20)
+    attack, same = loss_attack(*scaled, [50, 500]), loss_attack(inside, outside, [50, 500])
     assert attack.auc.value == pytest.approx(same.auc.value)
     assert attack.parts["timestep 50"] == pytest.approx(
         roc_auc_score(np.r_[np.ones(200), np.zeros(200)], -np.r_[inside[:, 0], outside[:, 0]])
@@ -294,7 +294,6 @@ def test_an_overfitted_model_gives_its_members_away(toy_model: Path) -> None:
     before = loss_attack(
         *(denoising_losses(pipeline, part, [""] * len(part), config) for part in (latents[:24], latents[24:])),
         [400, 600],
-        resamples=100,
     )
     assert before.auc.interval.low < 0.5 < before.auc.interval.high
     unet, text = pipeline.unet.train(), encode_prompts(pipeline, [""]).hidden
@@ -308,7 +307,7 @@ def test_an_overfitted_model_gives_its_members_away(toy_model: Path) -> None:
         optimizer.step()
     unet.eval()
     losses = [denoising_losses(pipeline, part, [""] * len(part), config) for part in (members, others)]
-    attack = loss_attack(*losses, [400, 600], resamples=100)
+    attack = loss_attack(*losses, [400, 600])
     assert attack.auc.value > 0.97
     assert attack.to_dict()["members"] == 2
 
@@ -349,3 +348,16 @@ def test_a_model_that_edits_is_refused(toy_model: Path) -> None:
     pipeline.unet.register_to_config(in_channels=8)
     with pytest.raises(ConfigurationError, match="by instruction"):
         denoising_losses(pipeline, torch.zeros(1, 4, 8, 8), ["a"])
+
+
+def test_a_few_people_told_apart_are_no_proof() -> None:
+    perfect = membership_auc([0.9, 0.8, 0.7], [0.1, 0.2])
+    assert perfect.value == 1.0
+    assert perfect.interval.low < 0.5
+    alarms = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        alarms += membership_auc(rng.normal(size=30), rng.normal(size=6)).interval.low > 0.5
+    assert alarms <= 12
+    with pytest.raises(EvaluationError, match="The held-out images are of one subject"):
+        membership_auc([1.0, 2.0], [1.0, 2.0], None, ["a", "a"])

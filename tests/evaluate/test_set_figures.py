@@ -287,3 +287,34 @@ def test_pairs_by_group(tmp_path: Path) -> None:
     assert {row["group"] for row in found.group_rows(0.95)} == {
         "pairs, sex: F", "pairs, sex: M", "pairs, sex: F minus M",
     }  # fmt: skip
+
+
+def test_people_with_many_images_do_not_part_groups_that_are_alike() -> None:
+    """Both groups and the synthetic images are of one distribution; one group has 30 people with 8 images each."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(rng.normal(size=(30, 6)), 8, axis=0) + 0.1 * rng.normal(size=(240, 6))
+    real = np.concatenate([people, features(240, 1)])
+    made = features(480, 2)
+    subjects = [f"p{i // 8}" for i in range(240)] + [f"q{i}" for i in range(240)]
+    labels = GroupLabels("group", ["A"] * 240 + ["B"] * 240, ["A"] * 240 + ["B"] * 240, subjects)
+    found = figures_by_group(real, made, labels, resamples=60)
+    for figures in (found.kernel, found.mmd):
+        assert figures is not None
+        difference = figures.differences["A", "B"]
+        assert difference.interval.low < 0 < difference.interval.high
+        for name, people_count in (("A", 30), ("B", 240)):
+            one = figures.groups[name]
+            assert one.interval.low < one.value < one.interval.high
+            assert one.n == people_count
+
+
+def test_thinning_keeps_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentdrift.evaluate.set_groups.MOST_IMAGES", 60)
+    names = ["rare"] * 12 + ["common"] * 288
+    labels = GroupLabels("group", names, names, list(range(300)))
+    found = figures_by_group(features(300, 1), features(300, 2), labels, smallest=10, resamples=20)
+    assert found.kernel is not None
+    assert {name: one.n for name, one in found.kernel.groups.items()} == {"rare": 12, "common": 30}
+    assert set(found.parts) == {"rare", "common"}
+    assert found.part_sizes == (12, 12)
+    assert any("at most 30 images each" in note for note in found.notes)

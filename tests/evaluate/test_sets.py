@@ -190,3 +190,22 @@ def test_tint_is_the_largest_deviation_from_gray() -> None:
     assert tint(picture[:, :1]) == 0.0
     with pytest.raises(EvaluationError, match="no image"):
         tint(picture[:0])
+
+
+def test_a_file_that_pillow_fails_on_is_named(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, 8, 0, 0, 0, 0))
+    part = zlib.compress(bytes(9 * 6))[:4]
+    broken = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", part) + b"\0\0\0\x04g?rb" + bytes(8)
+    for name in ("real", "made"):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            Image.new("L", (8, 6)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "made" / "broken.png").write_bytes(broken)
+    with pytest.raises(EvaluationError, match=r"broken\.png of the synthetic set cannot be read"):
+        evaluate_sets(tmp_path / "real", tmp_path / "made", resamples=0)

@@ -8,6 +8,7 @@ was measured once is never measured again, whoever asks for it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -155,6 +156,13 @@ class Benchmark(ABC):
         """Return the paper's figures by row, under the names of columns."""
         return []
 
+    @functools.cached_property
+    def network(self) -> str:
+        """The full name of the feature extractor on this machine."""
+        from latentdrift.evaluate import resolve_extractor
+
+        return resolve_extractor(self.config.extractor)
+
     def cells(self, data: BenchmarkData) -> list[Cell]:
         """Return all cells; the first seed of every row comes before the second of any."""
         rows = list(self.rows(data))
@@ -162,7 +170,9 @@ class Benchmark(ABC):
 
     def key(self, cell: Cell, data: Mapping[str, Any]) -> str:
         """Return the hash of all that a cell's figures depend on: 16 hexadecimal digits."""
-        about = [FORMAT, self.name, self.config.common(), dict(data), dict(cell.settings), cell.seed]
+        # What `default` stands for changes when weights arrive, and is another network on another machine.
+        common = {**self.config.common(), "extractor": self.network}
+        about = [FORMAT, self.name, common, dict(data), dict(cell.settings), cell.seed]
         text = json.dumps(about, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

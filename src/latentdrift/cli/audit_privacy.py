@@ -103,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
         baseline = nearest_images(others, members, config, progress=lambda a, b: tell("held-out neighbours", a, b))
         figures = measure_figures(found, baseline, others.people(), seed=options.seed)
         copies = copy_figures(found, baseline, members, factor=options.factor)
-        attacks = image_attacks(synthetic, members, others, options.seed)
+        attacks = image_attacks(synthetic, members, others)
         if options.model is not None:
             attacks.append(model_attack(options, losses, training, held_out, warnings, tell))
     warnings += baseline_warnings(others, baseline.by["pixel"].distance, figures)
@@ -175,12 +175,12 @@ def read_sets(
     return synthetic, read_cohort("training", training), read_cohort("held-out", held_out)
 
 
-def image_attacks(synthetic: Looks, members: Looks, others: Looks, seed: int) -> list[Membership]:
+def image_attacks(synthetic: Looks, members: Looks, others: Looks) -> list[Membership]:
     """Return the attacks that need the images alone."""
     from latentdrift.evaluate.privacy import distance_attack
 
     measures = ["pixel"] if synthetic.features is None else ["pixel", "feature"]
-    return [distance_attack(members, others, synthetic, measure, seed=seed) for measure in measures]
+    return [distance_attack(members, others, synthetic, measure) for measure in measures]
 
 
 def model_attack(
@@ -214,7 +214,7 @@ def model_attack(
         return losses, [record.subject or ("unknown", record.key) for record in drawn]
 
     (inside, people), (outside, others) = measure("training", training), measure("held-out", held_out)
-    return loss_attack(inside, outside, config.timesteps(pipeline), people, others, seed=options.seed)
+    return loss_attack(inside, outside, config.timesteps(pipeline), people, others)
 
 
 def option_words(options: Mapping[str, Any]) -> list[str]:

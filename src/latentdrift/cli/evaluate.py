@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentdrift.cli.options import parse_options
 from latentdrift.cli.show import Tell, print_result, progress
-from latentdrift.errors import ConfigurationError
+from latentdrift.errors import ConfigurationError, EvaluationError
 
 if TYPE_CHECKING:
     from latentdrift.data import Cohort
@@ -158,17 +158,21 @@ def evaluate(
     )
     if not matches:
         return result
-    pairs = paired_figures(
-        real,
-        synthetic,
-        matches,
-        size=size,
-        labels=groups,
-        progress=lambda done, total: tell("pairs", done, total),
-        device=options.device,
-        confidence=result.confidence,
-        seed=options.seed,
-    )
+    try:
+        pairs = paired_figures(
+            real,
+            synthetic,
+            matches,
+            size=size,
+            labels=groups,
+            progress=lambda done, total: tell("pairs", done, total),
+            device=options.device,
+            confidence=result.confidence,
+            seed=options.seed,
+        )
+    except EvaluationError as error:
+        # The sets' figures, which took minutes, are not lost for it.
+        return replace(result, warnings=[*result.warnings, f"There are no figures of pairs. {error}"])
     return replace(result, pairs=pairs)
 
 
@@ -194,8 +198,6 @@ def told(result: EvaluationResult, files: Sequence[str]) -> dict[str, Any]:
 
 def attribute(word: str) -> tuple[str, str | float]:
     """Return the name and value of NAME=VALUE, numbers as numbers."""
-    from latentdrift.errors import ConfigurationError
-
     name, equals, text = word.partition("=")
     if not equals:
         raise ConfigurationError(f"--where {word!r} is not understood; write NAME=VALUE, such as stage=MildDemented.")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.counterfactuals import Estimate, mean_interval
@@ -115,10 +114,7 @@ def class_auc(
             np.mean([weighted_area(place, classes == k, weights) for place, k in zip(order, columns, strict=True)])
         )
 
-    estimate = over_subjects(area, len(values), subjects, confidence, resamples, seed)
-    if several:
-        return estimate._replace(value=float(roc_auc_score(classes, values, multi_class="ovr", average="macro")))
-    return estimate._replace(value=float(roc_auc_score(classes, values[:, 1])))
+    return over_subjects(area, len(values), subjects, confidence, resamples, seed)
 
 
 def weighted_area(order: npt.NDArray[np.intp], positive: npt.NDArray[np.bool_], weights: Array) -> float:

@@ -177,12 +177,15 @@ def difference_test(
     """Return the interval and test of a difference of areas with its variance; equal classifiers have p = 1.
 
     Two classifiers that tell all test images right have a difference of 0 without an interval: these images cannot show
-    more.
+    more. Nor do they where classifiers differ without a variance, such as a perfect and a constant one on a few images:
+    the interval is then of all differences, and p is 1.
     """
     _check_confidence(confidence)
+    if variance <= NOTHING and abs(value) >= 1e-12:
+        return PairedTest(Estimate(value, Interval(-1.0, 1.0), subjects), 1.0)
     error = math.sqrt(variance) if variance > NOTHING else 0.0
     reach = float(student.ppf(1 - (1 - confidence) / 2, freedom)) * error
-    p = float(2 * student.sf(abs(value) / error, freedom)) if error else float(abs(value) < 1e-12)
+    p = float(2 * student.sf(abs(value) / error, freedom)) if error else 1.0
     interval = Interval(max(-1.0, value - reach), min(1.0, value + reach))
     return PairedTest(Estimate(value, interval, subjects), p)
 

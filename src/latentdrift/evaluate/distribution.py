@@ -14,6 +14,8 @@ import numpy.typing as npt
 from latentdrift.errors import EvaluationError
 
 Array = npt.NDArray[np.float64]
+MOST_AT_ONCE = 6000
+"""Images of a set whose kernel is one matrix: 288 MB."""
 Grams = tuple[Array, Array, Array]
 """A kernel within one set, within another and across."""
 
@@ -172,7 +174,7 @@ def kernel_distance(
         for _ in range(subsets)
     ]
     # One Gram matrix for all subsets, unless the sets are so large that the subsets' own matrices are less work.
-    fewer = (len(first) + len(second)) ** 2 <= 4 * subsets * size**2 and max(len(first), len(second)) <= 10_000
+    fewer = (len(first) + len(second)) ** 2 <= 4 * subsets * size**2 and max(len(first), len(second)) <= MOST_AT_ONCE
     if products is not None or fewer:
         weights_a, weights_b = np.zeros((subsets, len(first))), np.zeros((subsets, len(second)))
         for row, (rows_a, rows_b) in enumerate(chosen):

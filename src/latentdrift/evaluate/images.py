@@ -105,7 +105,7 @@ def _from_files(files: list[Path], root: Path | None, role: str) -> ImageSet:
                 # Orientations 5 to 8 stand on their side; they are turned when read. Asking a PNG decodes it.
                 sideways = file.width != file.height and file.getexif().get(0x0112, 1) >= 5
                 sizes.add((file.height, file.width) if sideways else file.size)
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow raises all of these
             raise EvaluationError(f"{path} of the {role} set cannot be read ({error}). Repair or remove it.") from error
     names = [str(path.relative_to(root)) if root and path.is_relative_to(root) else str(path) for path in files]
     return ImageSet(role, names, frozenset(sizes), files=files)

@@ -96,7 +96,7 @@ def kernel_interval(
     check_settings(confidence, resamples)
     if products is not None:
         return _kernel_interval(products, confidence, resamples, seed)
-    first, second = _thinned(first, second, MOST_IMAGES, seed)
+    first, second = thinned(first, second, MOST_IMAGES, seed)
     return _kernel_interval(grams(first, second), confidence, resamples, seed)
 
 
@@ -120,7 +120,7 @@ def gaussian_interval(
         chosen = choose_bandwidth(first, bandwidth, distances.real)
         return _kernel_interval(grams_of_distances(distances, chosen), confidence, resamples, seed)
     chosen = choose_bandwidth(first, bandwidth)
-    first, second = _thinned(first, second, MOST_IMAGES, seed)
+    first, second = thinned(first, second, MOST_IMAGES, seed)
     return _kernel_interval(gaussian_grams(first, second, chosen), confidence, resamples, seed)
 
 
@@ -164,7 +164,7 @@ def manifold_intervals(
     check_neighbours(min(len(first), len(second)) // 2, *ks)
     counted = {"precision": len(second), "recall": len(first), "coverage": len(first)}
     if distances is None:
-        distances = Distances.of(*_thinned(first, second, MOST_NEIGHBOURS, seed))
+        distances = Distances.of(*thinned(first, second, MOST_NEIGHBOURS, seed))
     draw, values = np.random.default_rng(seed), []
     n_real, n_synthetic = distances.across.shape
     for _ in range(resamples):
@@ -209,11 +209,11 @@ def _kernel_interval(products: Grams, confidence: float, resamples: int, seed: i
     return centred(float(value[0]), values, confidence)
 
 
-def _thinned(a: Array, b: Array, most: int, seed: int) -> tuple[Array, Array]:
-    """Return both sets, each of at most so many images."""
+def thinned(a: Array, b: Array, most: int, seed: int, *, first_whole: bool = False) -> tuple[Array, Array]:
+    """Return both sets, each of at most so many images, drawn at random; the first as it is if wanted."""
     draw = np.random.default_rng(seed)
     first, second = (x if len(x) <= most else x[draw.permutation(len(x))[:most]] for x in (a, b))
-    return first, second
+    return (a, second) if first_whole else (first, second)
 
 
 def check_settings(confidence: float, resamples: int) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.distribution import Array, Grams, check_features, weighted_mmd
-from latentdrift.evaluate.manifold import Distances, squared_distances
+from latentdrift.evaluate.manifold import Distances, distance_blocks, squared_distances
 
 CMMD_BANDWIDTH = 10.0
 CMMD_SCALE = 1000.0
@@ -52,9 +52,13 @@ def gaussian_distance(
     """
     first, second = check_features(real, synthetic)
     chosen = choose_bandwidth(first, bandwidth, None if distances is None else distances.real)
-    ones = np.ones((1, len(first))), np.ones((1, len(second)))
-    known = distances or Distances.of(first, second)
-    return GaussianDistance(float(weighted_mmd(*grams_of_distances(known, chosen), *ones)[0]), chosen)
+    if distances is not None:
+        ones = np.ones((1, len(first))), np.ones((1, len(second)))
+        return GaussianDistance(float(weighted_mmd(*grams_of_distances(distances, chosen), *ones)[0]), chosen)
+    n, m = len(first), len(second)
+    # An image's kernel with itself is 1, which these sums leave out already.
+    within = kernel_sum(first, first, chosen) / (n * (n - 1)) + kernel_sum(second, second, chosen) / (m * (m - 1))
+    return GaussianDistance(within - 2.0 * kernel_sum(first, second, chosen) / (n * m), chosen)
 
 
 def cmmd(real: npt.ArrayLike, synthetic: npt.ArrayLike) -> float:
@@ -81,8 +85,9 @@ def cmmd(real: npt.ArrayLike, synthetic: npt.ArrayLike) -> float:
                 "or use gaussian_distance."
             )
         units.append(features / lengths)
-    within_a, within_b, across = gaussian_grams(units[0], units[1], CMMD_BANDWIDTH)
-    return CMMD_SCALE * float(within_a.mean() + within_b.mean() - 2.0 * across.mean())
+    a, b = units
+    pairs = ((a, a, 1.0), (b, b, 1.0), (a, b, -2.0))
+    return CMMD_SCALE * sum(sign * kernel_sum(x, y, CMMD_BANDWIDTH) / (len(x) * len(y)) for x, y, sign in pairs)
 
 
 def choose_bandwidth(real: Array, bandwidth: float | None, distances: Array | None = None) -> float:
@@ -104,6 +109,11 @@ def choose_bandwidth(real: Array, bandwidth: float | None, distances: Array | No
     if median == 0.0:
         raise EvaluationError("Most of the first feature set is one and the same: give a bandwidth above 0.")
     return median
+
+
+def kernel_sum(x: Array, y: Array, bandwidth: float) -> float:
+    """Return the sum of kernel - 1 over all pairs of `x` (n, d) and `y` (m, d), block by block: for any n and m."""
+    return sum(float(np.expm1(squares / (-2.0 * bandwidth**2)).sum()) for _, squares in distance_blocks(x, y))
 
 
 def gaussian_grams(a: Array, b: Array, bandwidth: float) -> Grams:

@@ -129,7 +129,9 @@ def pair_figures(
             f"for {fitting}"
         )
     functions["PSNR"] = psnr
-    if lpips_network is not None:
+    if lpips_network is not None and min(a.shape[-2:]) < LEAST_FOR_LPIPS:
+        notes.append(f"LPIPS was not computed: it needs images of {LEAST_FOR_LPIPS} pixels a side")
+    elif lpips_network is not None:
         try:
             perceptual_network(lpips_network)
             name = f"LPIPS, {lpips_network}"

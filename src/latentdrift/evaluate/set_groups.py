@@ -8,16 +8,18 @@ each group, drawn at random.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from latentdrift.data import Cohort
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.distribution import Array, frechet_of_checked, grams, weighted_mmd
+from latentdrift.evaluate.distribution import Array, Grams, frechet_of_checked, grams
 from latentdrift.evaluate.fairness import (
     AGE,
     AGE_BINS,
@@ -187,7 +189,7 @@ def figures_by_group(
         labels: n_real and n_synthetic.
         smallest: fewest real subjects, and synthetic images, of a group whose figures are given.
         confidence: coverage of each interval; of many differences some are beyond 0 by chance.
-        resamples: of the intervals over subjects, at least 10; fewer of the others in large groups, and none for 0.
+        resamples: of the intervals over subjects, 100 for 0; fewer of the others in large groups, and none for 0.
         seed: of all draws.
 
     Raises:
@@ -221,24 +223,33 @@ def figures_by_group(
     draw = np.random.default_rng(seed)
     kept = []
     for groups in (labels.real, labels.synthetic):
-        places = np.array([i for i, name in enumerate(groups) if name in large])
-        if len(places) > MOST_IMAGES:
-            places = np.sort(draw.permutation(places)[:MOST_IMAGES])
-            notes.append(f"{labels.attribute}: distances by group are of {MOST_IMAGES} images drawn at random")
-        kept.append(places)
+        by_name = {name: np.array([i for i, group in enumerate(groups) if group == name]) for name in large}
+        if sum(map(len, by_name.values())) > MOST_IMAGES:
+            # Group by group: drawn from all, few would be left of a small one.
+            most = MOST_IMAGES // len(large)
+            by_name = {name: draw.permutation(places)[:most] for name, places in by_name.items()}
+            notes.append(f"{labels.attribute}: distances by group are of at most {most} images each, drawn at random")
+        kept.append(np.sort(np.concatenate(list(by_name.values()))))
     a, b = real[kept[0]], synthetic[kept[1]]
     groups_a, groups_b = [labels.real[i] for i in kept[0]], [labels.synthetic[i] for i in kept[1]]
     people: list[Hashable] = [("real", labels.subjects[i]) for i in kept[0]]
     people += [("synthetic", int(i)) for i in kept[1]]
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
+    known = {person: code for code, person in enumerate(dict.fromkeys(people[: len(a)]))}
+    codes = np.array([known[person] for person in people[: len(a)]])
 
-    def over_subjects(products: tuple[Array, Array, Array]) -> GroupFigures:
+    def over_subjects(products: Grams) -> GroupFigures:
+        # Images of one person are alike. Their pairs would make the real set look closer than it is, and more so in a
+        # draw that has the person twice: they are left out, as an image's pair with itself always is.
+        products[0][codes[:, None] == codes] = 0.0
+
         def distance(weights: Array) -> float:
-            return _distance(products, weights[: len(a)], weights[len(a) :])
+            return _distance(products, codes, weights[: len(a)], weights[len(a) :])
 
-        return figure_by_group(
-            distance, [*groups_a, *groups_b], people, smallest=smallest, resamples=max(10, resamples), **settings
+        found = figure_by_group(
+            distance, [*groups_a, *groups_b], people, smallest=smallest, resamples=resamples or 100, **settings
         )
+        return _of_real_subjects(found, {name: len(set(codes[np.array(groups_a) == name])) for name in large})
 
     mmd = None
     try:
@@ -249,14 +260,35 @@ def figures_by_group(
     return GroupedFigures(labels.attribute, counts, over_subjects(grams(a, b)), mmd, parts, sizes, tuple(notes))
 
 
-def _distance(products: tuple[Array, Array, Array], weights_a: Array, weights_b: Array) -> float:
-    """Return the unbiased squared MMD of weighted images; NaN where fewer than two of a set are left."""
+def _distance(products: Grams, codes: npt.NDArray[np.intp], weights_a: Array, weights_b: Array) -> float:
+    """Return the unbiased squared MMD of weighted images; NaN where fewer than two people or images of a set are left.
+
+    Args:
+        products: of real images, with 0 for pairs of one person; of synthetic ones; and across.
+        codes: whose image each real one is, from 0.
+        weights_a: of real images.
+        weights_b: of synthetic ones.
+    """
     i, j = np.flatnonzero(weights_a), np.flatnonzero(weights_b)
-    if min(len(i), len(j)) < 2:
+    if len(np.unique(codes[i])) < 2 or len(j) < 2:
         return float("nan")
     within_a, within_b, across = products
-    small = within_a[np.ix_(i, i)], within_b[np.ix_(j, j)], across[np.ix_(i, j)]
-    return float(weighted_mmd(*small, weights_a[None, i], weights_b[None, j])[0])
+    a, b = weights_a[i], weights_b[j]
+    others = a.sum() ** 2 - (np.bincount(codes[i], a) ** 2).sum()
+    within = a @ within_a[np.ix_(i, i)] @ a / others
+    small = within_b[np.ix_(j, j)]
+    within += (b @ small @ b - b**2 @ np.diag(small)) / (b.sum() ** 2 - (b**2).sum())
+    return float(within - 2.0 * (a @ across[np.ix_(i, j)] @ b) / (a.sum() * b.sum()))
+
+
+def _of_real_subjects(found: GroupFigures, subjects: Mapping[str, int]) -> GroupFigures:
+    """Return the figures with the real subjects as their n, not these and the synthetic images."""
+    return dataclasses.replace(
+        found,
+        groups={name: one._replace(n=subjects[name]) for name, one in found.groups.items()},
+        differences={(a, b): one._replace(n=subjects[a] + subjects[b]) for (a, b), one in found.differences.items()},
+        subjects={name: subjects.get(name, count) for name, count in found.subjects.items()},
+    )
 
 
 def _equal_figures(
@@ -276,7 +308,7 @@ def _equal_figures(
         else:
             chosen.append({large[0]: np.arange(len(features))})
     found = {}
-    for name in chosen[0]:
+    for name in [name for name in chosen[0] if name in chosen[1]]:
         first, second = a[chosen[0][name]], b[chosen[1][name]]
         few = most_resamples(resamples, min(len(first), len(second)))
         interval = frechet_interval(first, second, resamples=few, **settings) if few else None

@@ -60,7 +60,9 @@ class Aging(Benchmark):
 
     def rows(self, data: BenchmarkData) -> Iterator[tuple[Row, dict[str, Any]]]:
         """Yield what doing nothing gives, and every wording under every drift."""
-        config, limits = self.config, {"min_years": self.config.min_years, "max_years": self.config.max_years}
+        config = self.config
+        # The modality words the instructions, whatever the template is.
+        limits = {"min_years": config.min_years, "max_years": config.max_years, "modality": data.modality}
         yield NOTHING_ROW, {"age": "", "drift": "", "rule": "", **limits}
         for age in config.ages:
             for drift in config.drifts:

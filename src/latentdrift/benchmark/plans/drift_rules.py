@@ -80,7 +80,10 @@ class DriftRules(Benchmark):
         for row in self._all_rows():
             group = row.pop("group")
             if group in wanted or group == "":
-                settings = {**PLAIN, **row}
+                settings: dict[str, Any] = {**PLAIN, **row}
+                if row.get("sampled") == "searched":
+                    config = self.config
+                    settings["search"] = [config.search_samples, config.search_steps, config.search_points]
                 yield named(settings), settings
 
     def _all_rows(self) -> Iterator[dict[str, str]]:

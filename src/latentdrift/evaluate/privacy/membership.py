@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from latentdrift.errors import EvaluationError
-from latentdrift.evaluate.auc import over_subjects, weighted_area
+from latentdrift.evaluate.auc import weighted_area
 from latentdrift.evaluate.counterfactuals import Estimate
+from latentdrift.evaluate.delong import auc_interval
 from latentdrift.evaluate.privacy.looks import Looks
 from latentdrift.evaluate.privacy.nearest import nearest_neighbours
 
@@ -54,10 +55,8 @@ def membership_auc(
     held_out_subjects: Sequence[Hashable] | None = None,
     *,
     confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> Estimate:
-    """Return how well a score tells members from others, with its bootstrap interval over subjects.
+    """Return how well a score tells members from others, with its interval over subjects, as `delong.auc_interval`.
 
     It is the share of pairs of a member and another image in which the member's score is higher; ties count half.
 
@@ -67,11 +66,9 @@ def membership_auc(
         member_subjects: whose images they are, M; None for an image a subject.
         held_out_subjects: the same, H.
         confidence: coverage, between 0 and 1.
-        resamples: how often subjects are drawn.
-        seed: of the draws.
 
     Raises:
-        EvaluationError: no image on a side, scores that are not finite, too few subjects, or settings out of range.
+        EvaluationError: scores that are not finite, fewer than two subjects on a side, or a confidence out of range.
     """
     inside, outside = np.asarray(members, dtype=np.float64), np.asarray(held_out, dtype=np.float64)
     for name, values in (("members", inside), ("held-out images", outside)):
@@ -82,11 +79,11 @@ def membership_auc(
         if given is not None and len(given) != count:
             raise EvaluationError(f"{len(given)} subjects for {count} images; give one an image.")
         subjects += [(side, i) for i in range(count)] if given is None else list(given)
-    order = np.unique(np.concatenate([inside, outside]), return_inverse=True)[1]
-    member = np.arange(len(order)) < len(inside)
-    return over_subjects(
-        lambda weights: weighted_area(order, member, weights), len(order), subjects, confidence, resamples, seed
-    )
+    for name, people in (("members", subjects[: len(inside)]), ("held-out images", subjects[len(inside) :])):
+        if len(set(people)) < 2:
+            raise EvaluationError(f"The {name} are of one subject; an interval over subjects needs two on each side.")
+    member = np.arange(len(subjects)) < len(inside)
+    return auc_interval(np.concatenate([inside, outside]), member.astype(np.int64), subjects, confidence=confidence)
 
 
 def distance_attack(
@@ -102,7 +99,7 @@ def distance_attack(
         held_out: other images.
         synthetic: of the model.
         measure: pixel or feature.
-        settings: confidence, resamples and seed of `membership_auc`.
+        settings: confidence of `membership_auc`.
 
     Raises:
         EvaluationError: see `membership_auc`; or no features where they are wanted.
@@ -139,7 +136,7 @@ def loss_attack(
         timesteps: T of them.
         member_subjects: see `membership_auc`.
         held_out_subjects: the same.
-        settings: confidence, resamples and seed of `membership_auc`.
+        settings: confidence of `membership_auc`.
 
     Raises:
         EvaluationError: see `membership_auc`; or losses that do not fit the timesteps.
