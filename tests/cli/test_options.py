@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from latentdrift.cli.__main__ import main
 from latentdrift.cli.options import parse_options, peek_option
 from latentdrift.errors import ConfigurationError
 
@@ -144,3 +145,47 @@ def test_help_is_one_paragraph_a_setting() -> None:
     told = {field.name: field.metadata["help"] for field in dataclasses.fields(CounterfactualOptions)}
     assert all(text and "\n" not in text and "  " not in text for text in told.values())
     assert "series. Without --source, the folder of a cohort" in told["image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Settings within, of what is drawn."""
+
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of several trainings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded:
+    """Options with seeds."""
+
+    seed: int = 0
+    """A seed."""
+    search_seed: int | None = None
+    """Another."""
+    draws: Draws = field(default_factory=Draws)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--seed", "-1"), "--seed is -1; give a whole number from 0"),
+        (("--search-seed=-7",), "--search-seed is -7"),
+        (("--seeds", "3", "-2"), "--seeds is -2"),
+        (("--seed", str(2**63)), f"--seed is {2**63}"),
+    ],
+)
+def test_seeds_that_no_generator_takes_are_refused(words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        parse_options(Seeded, words, "test", "What it does.")
+
+
+def test_other_seeds_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--seed", str(2**63 - 1), "--seeds", "0", "5")
+    options = parse_options(Seeded, words, "test", "What it does.")
+    assert (options.seed, options.search_seed, options.draws.seeds) == (2**63 - 1, None, (0, 5))
+    # From every command alike, before its work.
+    assert main(["audit", "leakage", "--data", ".", "--split", "random", "--seed", "-1"]) == 2
+    assert main(["reader-study", "analyse", "--study", ".", "--out", "x", "--seed", "-1"]) == 2
+    assert main(["reader-study", "build", "--real", ".", "--synthetic", ".", "--out", "x", "--seed", "-1"]) == 2
+    assert capsys.readouterr().err.count("--seed is -1") == 3

@@ -17,6 +17,10 @@ DESCRIBE = "--latentdrift-describe"
 """The last argument that asks a command for its options in place of running it; see `latentdrift.cli.tree`."""
 
 
+LARGEST_SEED = 2**63 - 1
+"""Beyond it generators of random numbers, which take each next image's seed as well, would overflow."""
+
+
 class OptionsFound(Exception):
     """The answer of a command that was asked for its options."""
 
@@ -32,7 +36,7 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, desc
     their own, without a prefix.
 
     Raises:
-        ConfigurationError: the file is missing or damaged, or the settings cannot be.
+        ConfigurationError: the file is missing or damaged, the settings cannot be, or a seed is below 0.
         UnknownNameError: a setting that does not exist, with the closest that do.
         SystemExit: with status 2 on flags that do not exist or do not parse, 0 after `--help`.
     """
@@ -43,13 +47,32 @@ def parse_options(options: type[T], arguments: Sequence[str], command: str, desc
     add_help(options)
     rest, file = take_option(arguments, "--config")
     given = as_flags(read_settings(Path(file)), leaves(options), file) if file is not None else []
-    return tyro.cli(
+    parsed = tyro.cli(
         options,
         args=[*given, *rest],
         prog=f"latentdrift {command}",
         description=description + "\n\nSettings can also stand in a YAML or TOML file: --config FILE.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    check_seeds(parsed)
+    return parsed
+
+
+def check_seeds(options: Any) -> None:
+    """Refuse seeds that no generator takes, in nested dataclasses as well.
+
+    Raises:
+        ConfigurationError: a field called seed or seeds, or whose name ends so, holds one below 0 or too large.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            check_seeds(value)
+        elif field.name.split("_")[-1] in ("seed", "seeds"):
+            for seed in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(seed, int) and not 0 <= seed <= LARGEST_SEED:
+                    flag = "--" + field.name.replace("_", "-")
+                    raise ConfigurationError(f"{flag} is {seed}; give a whole number from 0 to {LARGEST_SEED}.")
 
 
 def add_help(options: type[Any]) -> None:
