@@ -187,6 +187,13 @@ def test_a_pair_is_an_image_beside_the_latents_of_its_edit(tmp_path: Path) -> No
     assert batch.conditioning.hidden.flatten().tolist() == [20, 10, 20]
 
 
+def test_a_drift_is_estimated_from_what_the_pairs_lead_to(tmp_path: Path) -> None:
+    made = dataclasses.replace(pair_set(tmp_path), targets=torch.tensor([1, 1]))
+    every = torch.cat(list(made.cache.means()))
+    assert torch.equal(torch.cat(list(made.means())), every[[1, 1]])
+    assert torch.equal(torch.cat(list(TrainingSet(made.cache, made.captions, made.conditioning).means())), every)
+
+
 def test_instruction_image_and_both_are_dropped_as_often(tmp_path: Path) -> None:
     batch = pair_set(tmp_path).batch(torch.zeros(MANY).long(), seeded(), 0.05, 1000, CPU)
     assert batch.source is not None

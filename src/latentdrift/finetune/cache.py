@@ -88,11 +88,17 @@ class LatentCache:
         noise = torch.randn(rows[:, 0].shape, generator=generator)
         return (rows[:, 0] + rows[:, 1] * noise - self.shift_factor) * self.scaling_factor
 
-    def means(self, batch_size: int = 256) -> Iterator[torch.Tensor]:
-        """Yield the scaled posterior means in batches (B, C, h, w), each view of each sample once."""
+    def means(self, batch_size: int = 256, *, indices: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+        """Yield the scaled posterior means in batches (B, C, h, w), each view of each sample once.
+
+        Args:
+            batch_size: means at once.
+            indices: samples (N,), as often as they stand there; every sample once by default.
+        """
         step = max(1, batch_size // self._rows.shape[1])
-        for start in range(0, len(self), step):
-            rows = torch.from_numpy(np.array(self._rows[start : start + step, :, 0])).flatten(0, 1)
+        chosen = np.arange(len(self)) if indices is None else indices.numpy()
+        for start in range(0, len(chosen), step):
+            rows = torch.from_numpy(self._rows[chosen[start : start + step], :, 0]).flatten(0, 1)
             yield (rows - self.shift_factor) * self.scaling_factor
 
     @classmethod

@@ -132,7 +132,7 @@ def finetune_model(
         noise = choose_noise(
             drift,
             rule=rule,
-            means=lambda: train().cache.means(),
+            means=lambda: train().means(),
             scheduler=pipeline.scheduler,
             steps=config.sample_steps,
             channels=pipeline.vae.config.latent_channels,

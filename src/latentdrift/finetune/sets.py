@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,10 @@ class TrainingSet:
         noise = offset_noise(noise, offset, generator)
         return Batch(latents.to(device), self.text(rows, device), noise.to(device), timesteps.to(device))
 
+    def means(self) -> Iterator[torch.Tensor]:
+        """Yield the scaled means (B, C, h, w) of what is denoised, which an automatic drift is estimated from."""
+        return self.cache.means()
+
     def text(self, rows: torch.Tensor, device: torch.device) -> Conditioning | PromptTokens:
         """Return rows of the conditioning, on `device`."""
         return self.conditioning[rows.to(self.conditioning.device)].to(device)
@@ -121,6 +125,14 @@ class PairSet(TrainingSet):
 
     sources: torch.Tensor = field(default_factory=lambda: torch.empty(0).long())
     targets: torch.Tensor = field(default_factory=lambda: torch.empty(0).long())
+
+    def means(self) -> Iterator[torch.Tensor]:
+        """Yield the scaled means (B, C, h, w) of the images after the edit, one a pair.
+
+        Noise is added to them alone: those before the edit are only seen, and would pull the mean to where no sampling
+        leads.
+        """
+        return self.cache.means(indices=self.targets)
 
     def batch(
         self,
