@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ from latentdrift.studio.processes import Processes
 from latentdrift.studio.shelf import USUAL, Shelf
 from latentdrift.studio.style import CSS, theme
 from latentdrift.studio.workspace import Workspace
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals of process managers, and of terminals that are closed or whose connection is lost; Windows lacks one."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +149,44 @@ def serve(config: ServerConfig, ready: Any = print) -> None:
     """
     import uvicorn
 
-    with open_studio(config) as studio, bound_socket(config) as listening:
+    with exiting_when_ended() as gently, open_studio(config) as studio, bound_socket(config) as listening:
         app = build_app(studio, config)
         # No access log: the addresses of sessions would be in it.
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
         threading.Thread(target=warm, args=(studio,), daemon=True).start()
         host = f"[{config.host}]" if ":" in config.host else config.host
-        # Asked to end by a process manager: as by Ctrl-C, so that uploads are deleted. uvicorn raises the signal again.
-        former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        try:
-            server.run(sockets=[listening])
-        finally:
-            signal.signal(signal.SIGTERM, former)
+        gently.append(server.handle_exit)
+        server.run(sockets=[listening])
+
+
+@contextmanager
+def exiting_when_ended() -> Iterator[list[Callable[[int, Any], None]]]:
+    """Make the signals of process managers and of closed terminals an exit, so that what is open is cleaned up.
+
+    By default they end a process at once: uploads would stay, and what was started would go on. A signal that is
+    ignored already, as by nohup, stays so. What is put into the list yielded is told of a closed terminal first, and
+    has to raise the signal again when it is done, as uvicorn does.
+    """
+    former = {number: signal.getsignal(number) for number in ENDING}
+    heard = [number for number in ENDING if former[number] is not signal.SIG_IGN]
+    told: list[Callable[[int, Any], None]] = []
+
+    def leave(number: int, frame: Any) -> None:
+        if told and number != signal.SIGTERM:  # which the server listens to itself, and raises again when it is done
+            told.pop()(number, frame)
+            return
+        for one in heard:  # a closed terminal may send several: the second must not break the clean-up off
+            signal.signal(one, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    for number in heard:
+        signal.signal(number, leave)
+    try:
+        yield told
+    finally:
+        for number in heard:
+            signal.signal(number, former[number])
 
 
 def warm(studio: Studio) -> None:
