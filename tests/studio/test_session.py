@@ -274,3 +274,16 @@ def test_values_and_drifts_of_fields(toy_studio: Studio) -> None:
     number, _ = drift_under(model, "0.07")
     assert number is not None
     assert number.value == 0.07
+
+
+def test_a_closed_session_writes_nothing_any_more(session: Session, picture: Path) -> None:
+    """A ladder that was being made when its tab was given up must not bring the folder back."""
+    session.open([picture])
+    session.look("run")
+    assert not session.folder.exists()  # nothing to be forgotten where nothing was written
+    session.fresh_folder("export")
+    session.close()
+    assert not session.folder.exists()
+    with pytest.raises(ConfigurationError, match="Load the page again"):
+        session.fresh_folder("ladder")
+    assert not session.folder.exists()

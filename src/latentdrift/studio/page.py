@@ -21,7 +21,7 @@ QUEUE = 32
 """Edits that may wait; more are told to come back."""
 
 KEPT_S = 12 * 3600
-"""Seconds after which what a closed tab left is deleted."""
+"""Seconds after which uploads, and what a tab made that nobody used since, are deleted."""
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Edits use all cores; two at once would both be slower."""
@@ -38,12 +38,10 @@ class Studio:
     """For uploads and exports; deleted at the end."""
 
     def session(self) -> Session:
-        """Return a new tab's session, with a folder of its own."""
+        """Return a new tab's session, with a place of its own for files."""
         import secrets
 
-        folder = self.folder / "sessions" / secrets.token_urlsafe(12)
-        folder.mkdir(parents=True, mode=0o700)
-        return Session(self.shelf, folder)
+        return Session(self.shelf, self.folder / "sessions" / secrets.token_urlsafe(12))
 
 
 def build_page(studio: Studio) -> Any:
@@ -72,6 +70,20 @@ def build_page(studio: Studio) -> Any:
         page.load(listed, None, list(lists), **hidden)
         tabs.select(listed, None, list(lists), **hidden)
     return page.queue(max_size=QUEUE, default_concurrency_limit=8, api_open=False)
+
+
+def closed(own: Session | None) -> None:
+    """Close the session of a tab that was left; None for a tab without one.
+
+    It must not raise: the page's library would never look for tabs that were left again.
+    """
+    import logging
+
+    try:
+        if own is not None:
+            own.close()
+    except Exception:
+        logging.getLogger(__name__).exception("A tab's files could not be deleted.")
 
 
 def guarded(status: Any, work: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from latentdrift.studio.page import ONE_AT_A_TIME, Studio, guarded
+from latentdrift.studio.page import KEPT_S, ONE_AT_A_TIME, Studio, closed, guarded
 from latentdrift.studio.pictures import tensor_shown
 from latentdrift.studio.session import AS_IT_IS, Session
 from latentdrift.studio.shelf import USUAL, attributes_of, choices
@@ -50,7 +50,7 @@ def scan_panel(studio: Studio, status: Any) -> ScanPanel:
     """Lay the panel out and wire it; errors go into `status`."""
     import gradio as gr
 
-    session = gr.State(None, time_to_live=12 * 3600)
+    session = gr.State(None, time_to_live=KEPT_S, delete_callback=closed)  # of a closed tab it waits an hour
     upload = gr.File(
         label="Scan: PNG, JPEG, DICOM, NIfTI",
         file_count="multiple",

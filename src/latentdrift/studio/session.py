@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ AS_IT_IS = "as it is"
 
 @dataclass(eq=False)
 class Session:
-    """One tab's work. Files go to its own folder, and are gone with the studio."""
+    """One tab's work. Files go to its own folder, and are gone with the tab."""
 
     shelf: Shelf
     folder: Path
+    """Made with the first file."""
+    closed: bool = False
     scan: OpenScan | None = None
     view: View | None = None
     edit: Edit | None = None
@@ -185,8 +188,22 @@ class Session:
             source = self.edit.view.source
             raise retold(error, () if source is None else source.files) from error
 
+    def close(self) -> None:
+        """End what is being made, and delete all files; none are written any more."""
+        self.closed = True
+        self.cancel()
+        self.scan = self.view = self.edit = None
+        self.pins.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def fresh_folder(self, what: str) -> Path:
-        """Return a new folder of the session's own."""
+        """Return a new folder of the session's own.
+
+        Raises:
+            ConfigurationError: the session is closed.
+        """
+        if self.closed:  # a ladder that was begun before and ends now would bring the folder back, for good
+            raise ConfigurationError("This tab was left for too long, and its files are deleted. Load the page again.")
         folder = self.folder / f"{what}-{next(self._numbers):02d}"
         folder.mkdir(parents=True, mode=0o700)
         return folder
