@@ -11,7 +11,15 @@ from sklearn.metrics import roc_auc_score
 
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.auc import class_auc
-from latentdrift.evaluate.delong import area_interval, areas, auc_interval, difference_test, holm, paired_test
+from latentdrift.evaluate.delong import (
+    PairedTest,
+    area_interval,
+    areas,
+    auc_interval,
+    difference_test,
+    holm,
+    paired_test,
+)
 
 
 def two_classifiers(count: int = 90, seed: int = 0, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -180,8 +188,14 @@ def test_what_cannot_be_is_refused(scores: np.ndarray, truth: list[int], subject
             paired_test(np.zeros(4), np.zeros(5), truth)
 
 
-def test_a_difference_without_a_variance_is_no_finding() -> None:
-    found = paired_test([0.1, 0.2, 0.8, 0.9], [0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1])
-    assert found.p == 1.0
-    assert found.difference.value == 0.5
-    assert found.difference.interval == (-1.0, 1.0)
+def test_a_difference_without_a_variance_has_that_of_as_many_images() -> None:
+    def differ(count: int) -> PairedTest:
+        truth = np.arange(count) % 2
+        return paired_test(truth + np.linspace(0.0, 0.1, count), np.full(count, 0.5), truth)
+
+    few, many = differ(4), differ(100)
+    assert few.difference.value == many.difference.value == 0.5
+    assert few.p > 0.05
+    assert few.difference.interval.low < 0
+    assert many.p < 1e-6
+    assert many.difference.interval.low > 0.3
