@@ -27,6 +27,9 @@ Images are pictures, DICOM files or folders of one series, and slices of NIfTI v
 table says what they show. With --export the change goes back into the scan at its own resolution; pixels that change by
 less than the round trip's error keep their bits."""
 
+OWN = {"result.json": "captions"}
+"""What tells a former result; a ladder's file of that name has no captions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CounterfactualOptions(ModelOptions, EditingOptions, SelectionOptions):
@@ -35,7 +38,7 @@ class CounterfactualOptions(ModelOptions, EditingOptions, SelectionOptions):
     target: tuple[str, ...]
     """What they should show, such as stage=MildDemented, several at once; attributes not named stay as they are."""
     out: Path
-    """Folder to make."""
+    """Folder to make, or of a former result to replace; not one that holds an image of --image."""
     placebo: bool = False
     """Also edit towards what the images show already, as the judge's baseline; else the reconstruction is."""
     way_up: Literal["drifted", "plain"] = "drifted"
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.objectives import objective_config, objective_of, perceptual_distance
     from latentdrift.cli.scans import unique_stems
     from latentdrift.cli.selection import select_images, unchanged
-    from latentdrift.cli.whole_folder import whole_folder
+    from latentdrift.cli.whole_folder import check_out, whole_folder
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual.wordings import wordings
     from latentdrift.data.export.edit import check_formats
@@ -82,11 +85,14 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.report.making_pages import drift_in_use, write_edit_page
     from latentdrift.report.run_page import PAGE_FILE
 
+    check_out(options.out, OWN, options.image)
     check_formats(options.export)
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
     wish = parse_attributes(options.target, card, "--target")
     selected = select_images(options, card, scans=bool(options.export))
+    # A cohort's table may name images anywhere.
+    check_out(options.out, OWN, [one.opened.file for one in selected])
     for one in selected:
         check_formats(options.export, one.opened.source)
     sources = [one.attributes for one in selected]
@@ -106,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     perceptual = perceptual_distance(objective_config(options), "cpu")
     files = [one.opened.file for one in selected]
     names = unique_stems(files)
-    with whole_folder(options.out) as folder:
+    with whole_folder(options.out, own=OWN) as folder:
         with progress(options.quiet) as tell:
             counted = counting(tell, "counterfactuals", len(files))
             edit: dict[str, Any] = {"mask": mask, "way_up": options.way_up}

@@ -16,13 +16,16 @@ DESCRIPTION = """Make images from prompts or attributes.
 The folder that comes out holds PNG files marked as synthetic and metadata.csv, so that it can be read as a cohort;
 manifest.json says what made them, page.html shows it."""
 
+OWN = {"generate.json": "settings"}
+"""What tells a former result, of a run that was interrupted, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions(ModelOptions):
     """Make images from prompts or attributes."""
 
     out: Path
-    """Folder to make."""
+    """Folder to make, or of a former `generate` to write over."""
     attributes: tuple[str, ...] = ()
     """Wanted attributes, such as stage=MildDemented; those not given take all their values in turn."""
     prompt: tuple[str, ...] = ()
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(GenerateOptions, arguments, "generate", DESCRIPTION)
     from latentdrift.cli.folders import command_line, write_json, write_table
     from latentdrift.cli.models import open_model
+    from latentdrift.cli.whole_folder import check_out
     from latentdrift.cli.wishes import Attributes, all_combinations, parse_attributes, require_card
     from latentdrift.data import PromptTemplate, write_png
     from latentdrift.data.provenance.manifest import Origin, SyntheticFile, write_manifest
@@ -57,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             raise ConfigurationError(f"--{flag.replace('_', '-')} is {getattr(options, flag)}; at least 1 is needed.")
     if options.prompt and options.attributes:
         raise ConfigurationError("Give --prompt or --attributes, not both.")
+    check_out(options.out, OWN)
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     if options.sampler is not None:
         use_sampler(pipeline, options.sampler)
@@ -93,6 +98,11 @@ def main(arguments: Sequence[str]) -> int:
                 guidance=options.guidance,
                 batch_size=options.batch_size,
             )
+            # First of all files: by it the folder of a run that was interrupted is known as our own.
+            if start == 0:
+                write_json(
+                    options.out / "generate.json", {"settings": dataclasses.asdict(options), "warnings": warnings}
+                )
             for image, (prompt, wish), seed in zip(images, chosen[part], seeds[part], strict=True):
                 name = f"{seed:06d}.png"
                 one = SyntheticFile(name, seed, prompt, wish)
@@ -101,7 +111,6 @@ def main(arguments: Sequence[str]) -> int:
                 rows.append({"file_name": name, **wish, "prompt": prompt, "seed": seed})
             write_table(options.out / "metadata.csv", rows)
             tell("images", min(start + options.batch_size, options.count), options.count)
-    write_json(options.out / "generate.json", {"settings": dataclasses.asdict(options), "warnings": warnings})
     manifest = write_manifest(options.out, origin, made)
     page = write_generate_page(
         options.out,

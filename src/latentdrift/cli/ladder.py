@@ -30,6 +30,9 @@ image and that of the unchanged source."""
 
 Value = str | float
 
+OWN = {"result.json": "axis"}
+"""What tells a former ladder; a counterfactual's file of that name has no axis."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LadderOptions(ModelOptions, EditingOptions, ScanOptions):
@@ -40,7 +43,7 @@ class LadderOptions(ModelOptions, EditingOptions, ScanOptions):
     source: tuple[str, ...]
     """What the image shows, such as stage=NonDemented age=62."""
     out: Path
-    """Folder to make."""
+    """Folder to make, or of a former ladder to replace; not one that holds the image or a later scan."""
     attribute: str | None = None
     """Attribute to go along."""
     axis: str | None = None
@@ -88,17 +91,19 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.cli.models import open_model
     from latentdrift.cli.objectives import objective_of
     from latentdrift.cli.scans import open_images
-    from latentdrift.cli.whole_folder import whole_folder
+    from latentdrift.cli.whole_folder import check_out, whole_folder
     from latentdrift.cli.wishes import parse_attributes, require_card
     from latentdrift.counterfactual.ladder import ladder
     from latentdrift.counterfactual.wordings import wordings
     from latentdrift.report.run_page import PAGE_FILE
 
+    check_out(options.out, OWN, [options.image])
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
     source = parse_attributes(options.source, card, "--source")
     wish = parse_attributes(options.target, card, "--target")
     later = later_scans(options, card, axis)
+    check_out(options.out, OWN, later)
     values = ladder_values(options, card, axis, list(later.values()))
     opened = open_images([options.image, *later], options, card, scans=False)
     if len(opened) != 1 + len(later):
@@ -149,7 +154,7 @@ def main(arguments: Sequence[str]) -> int:
         result = in_gray(result)
     frames = result.composed()[0] if options.composed else result.frames[0]
     rows, figures = measure(options, result, frames, source, wishes[-1], real, classifiers)
-    with whole_folder(options.out, stale=FRAMES) as folder:
+    with whole_folder(options.out, stale=FRAMES, own=OWN) as folder:
         origin = origin_of(options, pipeline, command_line("ladder", arguments))
         given: dict[str, Any] = {"classifiers": classifiers, "warnings": warnings, "origin": origin, "digest": digest}
         write_ladder(folder, options, result, frames, real, rows, figures, pipeline, **given)

@@ -17,6 +17,9 @@ AUC, accuracy, sensitivity and specificity of each reader and of all, with inter
 of synthetic images; Cohen's and Fleiss' kappa; agreement with oneself; time an image. The folder holds results.json,
 figures.csv, answers.csv, roc.png and page.html."""
 
+OWN = {"results.json": "together"}
+"""What tells a former result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyseOptions:
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     options = parse_options(AnalyseOptions, arguments, "reader-study analyse", DESCRIPTION)
     from latentdrift.cli.folders import write_json, write_table
-    from latentdrift.cli.whole_folder import whole_folder
+    from latentdrift.cli.whole_folder import check_out, whole_folder
     from latentdrift.evaluate.reader_results import analyse_readers
     from latentdrift.report.reader_page import write_reader_page
     from latentdrift.report.roc import roc_figure
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.studio.reader_study.study import ANSWERS, read_key, read_study
     from latentdrift.studio.reader_study.unblind import answer_rows, unblind
 
+    check_out(options.out, OWN)
     study = read_study(options.study)
     path = options.key or options.study.resolve().with_name(f"{options.study.resolve().name}-key.csv")
     key = read_key(path, study)
@@ -72,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         tell("analysis", 1, 1)
     facts = {**results.to_dict(), "notes": notes}
-    with whole_folder(options.out, last="results.json") as folder:
+    with whole_folder(options.out, last="results.json", own=OWN) as folder:
         curves = {one.reader: one.curve for one in results.readers if one.curve is not None}
         roc = roc_figure(folder / "roc.png", curves, results.mean_roc) if curves else None
         write_table(folder / "figures.csv", results.records())
