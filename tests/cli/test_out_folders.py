@@ -55,6 +55,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("counterfactual", "--image", "DATA", "--take", 2, "--target", "stage=MildDemented"),
         ("ladder", "--image", "DATA/images/s01-0.png", *RUNGS),
         ("generate", "--count", 1),
+        ("demo",),
         ("reader-study", "analyse", "--study", "DATA"),
     ],
 )
@@ -163,3 +164,22 @@ def test_a_whole_folder_is_no_other_ones(tmp_path: Path) -> None:
         with whole_folder(out, name, "pairs-*.png") as folder:
             (folder / name).write_text("{}")
         assert contents(out) == {name: b"{}"}
+
+
+def test_a_demo_deletes_no_cohort_that_it_did_not_make(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from latentdrift.cli.demo_steps import simulate
+
+    cohort = scans.rename(tmp_path / "cohort")
+    before = contents(tmp_path)
+    assert run(capsys, "demo", "--out", tmp_path, "--subjects", 3, "--quiet")[0] == 2
+    with pytest.raises(DataError, match="no demo made"):
+        simulate(cohort, 3, 0, lambda *_: None)
+    # One of `latentdrift simulate` with its truth is no demo's either.
+    (cohort / "simulation.json").write_text('{"version": 0}')
+    (cohort / "truth").mkdir()
+    with pytest.raises(DataError, match="no demo made"):
+        simulate(cohort, 3, 0, lambda *_: None)
+    (cohort / "simulation.json").unlink()
+    assert contents(tmp_path) == before

@@ -17,6 +17,10 @@ under the automatic start drift; fine-tunes `tiny-brain` and edits held-out subj
 and edits the MNI152 template with `tiny-brain` as it is. A demo that was stopped goes on from where it was."""
 
 
+OWN = {"cohort/simulation.json": "version"}
+"""What tells a former demo, stopped or finished: its cohort comes first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
     """The whole path on simulated brains, live."""
@@ -49,7 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_options(DemoOptions, arguments, "demo", DESCRIPTION)
     from latentdrift.cli.demo_page import write_demo_page
     from latentdrift.cli.demo_steps import edit_subjects, edit_template, sample_and_measure, simulate, train
+    from latentdrift.cli.whole_folder import check_out
 
+    check_out(options.out, OWN)
     began = time.monotonic()
     with progress(options.quiet) as tell:
         cohort = simulate(options.out / "cohort", options.subjects, options.seed, tell)

@@ -55,12 +55,20 @@ class Edited:
 
 
 def simulate(folder: Path, subjects: int, seed: int, tell: Tell) -> Cohort:
-    """Return the simulated cohort, made once."""
+    """Return the simulated cohort, made once; one that an older demo made is made anew.
+
+    Raises:
+        DataError: the folder holds a cohort that no demo made.
+    """
     from latentdrift.data import Cohort
     from latentdrift.data.simulate import simulate_cohort
     from latentdrift.data.simulate.cohort import VERSION
+    from latentdrift.errors import DataError
 
     if (folder / "metadata.csv").exists():
+        # A demo's own can be made again; one with truth/ is of `latentdrift simulate`, any other is the user's data.
+        if simulation_version(folder) is None or (folder / "truth").exists():
+            raise DataError(f"{folder} holds a cohort that no demo made. Choose another --out, or move it.")
         cohort = Cohort.open(folder)
         if len(cohort) == subjects and simulation_version(folder) == VERSION:
             return cohort
