@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from latentdrift.cli.__main__ import main
-from latentdrift.cli.whole_folder import check_out, whole_folder
+from latentdrift.cli.whole_folder import AUDITS, check_out, whole_folder
 from latentdrift.errors import ConfigurationError, DataError
 
 WISH = ("--source", "stage=NonDemented", "--target", "stage=MildDemented")
@@ -45,7 +45,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("latentdrift.cli.models.open_model", work)
+    for name in ("cli.models.open_model", "data.leakage.find_leakage", "data.prepare.prepare_cohort"):
+        monkeypatch.setattr(f"latentdrift.{name}", work)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,12 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("counterfactual", "--image", "DATA", "--take", 2, "--target", "stage=MildDemented"),
         ("ladder", "--image", "DATA/images/s01-0.png", *RUNGS),
         ("generate", "--count", 1),
-        ("demo",),
+        ("search", "--image", "DATA", "--target", "stage=MildDemented"),
+        ("prepare", "imagefolder", "--root", "DATA"),
+        ("audit", "leakage", "--data", "DATA"),
+        ("audit", "privacy", "--synthetic", "DATA", "--data", "DATA"),
         ("reader-study", "analyse", "--study", "DATA"),
+        ("demo",),
     ],
 )
 def test_a_folder_of_other_files_is_refused_at_once(
@@ -164,6 +169,10 @@ def test_a_whole_folder_is_no_other_ones(tmp_path: Path) -> None:
         with whole_folder(out, name, "pairs-*.png") as folder:
             (folder / name).write_text("{}")
         assert contents(out) == {name: b"{}"}
+    # Both audits may share a folder.
+    (out / "evaluation.json").rename(out / "leakage.json")
+    with whole_folder(out, "privacy.json", own=AUDITS) as folder:
+        (folder / "privacy.json").write_text("{}")
 
 
 def test_a_demo_deletes_no_cohort_that_it_did_not_make(
@@ -183,3 +192,33 @@ def test_a_demo_deletes_no_cohort_that_it_did_not_make(
         simulate(cohort, 3, 0, lambda *_: None)
     (cohort / "simulation.json").unlink()
     assert contents(tmp_path) == before
+
+
+def test_a_search_may_keep_its_storage_in_its_folder(tmp_path: Path) -> None:
+    from latentdrift.cli.search import OWN, storage_files
+
+    (tmp_path / "study.db").write_text("")
+    (tmp_path / "study.db-journal").write_text("")
+    for storage in (f"{tmp_path}/study.db", f"sqlite:///{tmp_path}/study.db"):
+        check_out(tmp_path, OWN, beside=storage_files(storage))
+    with pytest.raises(ConfigurationError, match=r"holds study\.db and 1 more"):
+        check_out(tmp_path, OWN, beside=storage_files(None))
+
+
+def test_a_preparation_that_was_stopped_at_its_first_scan_goes_on(
+    toy_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ("prepare", "imagefolder", "--root", toy_cohort, "--out", out, "--workers", 1, "--limit", 2, "--quiet")
+    from latentdrift.data.prepare.ledger import Ledger
+
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add", interrupted)
+        assert run(capsys, *words)[0] == 130
+    assert list(out.rglob("*.png"))
+    for _ in range(2):
+        status, _, error = run(capsys, *words)
+        assert status == 0, error

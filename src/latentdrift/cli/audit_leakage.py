@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     options = parse_options(LeakageOptions, arguments, "audit leakage", DESCRIPTION)
     from latentdrift.cli.folders import write_json, write_table
+    from latentdrift.cli.whole_folder import AUDITS, check_out
     from latentdrift.data.leakage import Criterion, find_leakage, near_duplicate_groups
     from latentdrift.errors import ConfigurationError
 
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigurationError("--sheet and --groups write files: give a folder with --out.")
     if options.groups and options.data is None:
         raise ConfigurationError("--groups are those of one folder: give --data.")
+    if options.out is not None:
+        check_out(options.out, AUDITS)
     parts, strategy = open_parts(options)
     radius = None if options.features == THUMBNAIL else options.radius
     criterion = Criterion(radius, options.correlation, options.similarity)

@@ -87,11 +87,14 @@ def main(arguments: Sequence[str]) -> int:
     for flag in ("most", "pairs", "batch_size"):
         if getattr(options, flag) < 1:
             raise ConfigurationError(f"--{flag.replace('_', '-')} is {getattr(options, flag)}; at least 1 is needed.")
+    from latentdrift.cli.whole_folder import AUDITS, check_out
     from latentdrift.evaluate.images import open_images
     from latentdrift.evaluate.privacy import NearestConfig, copy_figures, measure_figures, nearest_images
     from latentdrift.evaluate.privacy.findings import baseline_warnings, verdict
     from latentdrift.evaluate.privacy.losses import LossConfig
 
+    if options.out is not None:
+        check_out(options.out, AUDITS)
     config = NearestConfig(candidates=options.candidates, shift=options.shift)
     losses = LossConfig(noises=options.noises, batch_size=options.batch_size, seed=options.seed)
     made = open_images(options.synthetic, "synthetic")
@@ -257,12 +260,12 @@ def write_folder(
         copies: by each measure.
     """
     from latentdrift.cli.folders import write_json, write_table
-    from latentdrift.cli.whole_folder import whole_folder
+    from latentdrift.cli.whole_folder import AUDITS, whole_folder
     from latentdrift.evaluate.privacy.findings import CONFIDENCE, NAMES, figure_rows, image_rows
     from latentdrift.report import Notice, Picture, Repeat, Section, Table, write_page
 
     synthetic, training, held_out = sets
-    with whole_folder(options.out, last="privacy.json", stale="pairs-*.png") as folder:
+    with whole_folder(options.out, last="privacy.json", stale="pairs-*.png", own=AUDITS) as folder:
         rows = figure_rows(record)
         write_table(folder / "figures.csv", rows)
         write_table(folder / "images.csv", image_rows(synthetic, training, found[0], copies))

@@ -90,8 +90,13 @@ def main(arguments: Sequence[str]) -> int:
     )
     description = DESCRIPTION.format(title=source_class.title, needs=source_class.needs)
     options: Any = parse_options(options_class, arguments[1:], f"prepare {arguments[0]}", description)
+    from latentdrift.cli.whole_folder import check_out
     from latentdrift.data.prepare import prepare_cohort
+    from latentdrift.data.prepare.geometry import PREPARATION
+    from latentdrift.data.prepare.ledger import LEDGER
 
+    # A run that was stopped has left its ledger, and nothing else that tells.
+    check_out(options.out, {PREPARATION: "settings", LEDGER: None})
     with progress(options.quiet) as tell:
         made = prepare_cohort(
             source_class(options.source),

@@ -36,6 +36,9 @@ and best.png. Every trial is kept in trials.jsonl: the same command again, stopp
 with --method optuna --storage FILE several processes with the same --out share one search. The best is chosen on these
 very images: its gain is flattered, so look at it on others."""
 
+OWN = {"search.json": "trials", "trials.jsonl": None}
+"""What tells a former search, stopped or finished."""
+
 RANGES: Mapping[str, tuple[float, float]] = {"delta": (-0.2, 0.2), "scale": (0.0, 2.0)}
 
 
@@ -114,6 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     from latentdrift.cli.search_problems import CONFIDENCE, context_of, distribution_problem, edit_problem
     from latentdrift.cli.selection import select_images
+    from latentdrift.cli.whole_folder import check_out
     from latentdrift.cli.wishes import require_card
     from latentdrift.counterfactual.rendering import Keeper, Meter
     from latentdrift.counterfactual.search import search
@@ -122,8 +126,7 @@ def main(arguments: Sequence[str]) -> int:
     from latentdrift.report.making_pages import drift_in_use
     from latentdrift.report.measuring_pages import write_search_page
 
-    if options.out.exists() and not options.out.is_dir():
-        raise ConfigurationError(f"{options.out} is a file; give --out a folder to make.")
+    check_out(options.out, OWN, options.image, storage_files(options.storage))
     pipeline, warnings = open_model(options.model, options.device, options.drift)
     card = require_card(pipeline.latentdrift_card, options.model, "a model made by `latentdrift finetune`")
     selected = select_images(options, card, scans=False)
@@ -199,6 +202,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     print_result({**words, "page": page}, options.json)
     return 0
+
+
+def storage_files(storage: str | None) -> list[Path]:
+    """Return the files of a storage, which may be in --out before the first process has written a trial."""
+    if storage is None:
+        return []
+    # Of a database in a file, such as sqlite:///study.db, the name comes after three strokes.
+    return [Path(storage.rpartition(":///")[2] + end) for end in ("", ".lock", "-journal")]
 
 
 def drift_parameter(options: Any, pipeline: DiffusionPipeline, images: torch.Tensor) -> DriftParameter:

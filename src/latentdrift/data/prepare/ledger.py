@@ -54,6 +54,11 @@ class Ledger:
             return None  # written by another version; the scan is done anew
         return Converted(scan.key, rows, refused) if whole else None
 
+    def begin(self) -> None:
+        """Make the file where there is none: it tells that the folder is one to go on with, before any scan is done."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+
     def add(self, scan: Scan, converted: Converted) -> None:
         """Write down that a scan is done."""
         line = {"fingerprint": scan_fingerprint(scan, self.config), **asdict(converted)}

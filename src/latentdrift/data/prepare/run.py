@@ -85,6 +85,7 @@ def prepare_cohort(
         raise DataError(f"{root} holds no scan that can be used ({len(listing.refused)} refused).{reasons}")
     try:
         ledger = Ledger(out, config)
+        ledger.begin()
         done = {scan.key: former for scan in scans if (former := ledger.recall(scan)) is not None}
         resumed, left = len(done), [scan for scan in scans if scan.key not in done]
         tell = progress or (lambda *_: None)
