@@ -46,3 +46,22 @@ def test_what_a_closed_tab_made_is_deleted(page: Any, session: Session, picture:
     assert not session.folder.exists()
     assert session.closed
     assert session.stop.is_set()
+
+
+@pytest.mark.parametrize("button", ["make", "make-ladder"])
+def test_cancel_counts_from_when_a_button_is_pressed(page: Any, session: Session, button: str) -> None:
+    """Not from when the queue lets the edit through: by then it would be forgotten."""
+    pressed = [one for one in page.fns.values() if (component(page, button)._id, "click") in one.targets]
+    assert [one.queue for one in pressed] == [False]
+    (work,) = [one for one in page.fns.values() if one.trigger_after == pressed[0]._id]
+    assert work.queue
+    assert work.trigger_mode == "once"
+    pressed[0].fn(None)
+    pressed[0].fn(session)
+    (cancel,) = [one for one in page.fns.values() if (component(page, "cancel")._id, "click") in one.targets]
+    assert not cancel.queue
+    cancel.fn(session)
+    values = {one: getattr(one, "value", None) for one in work.inputs}
+    said = work.fn({**values, component(page, "session"): session})
+    assert "Cancelled. Nothing was changed" in said[component(page, "status")]
+    assert not session.asked

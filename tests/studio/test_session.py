@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +98,30 @@ def test_an_edit_is_cancelled_at_its_next_step(session: Session, picture: Path) 
         session.make("run", wish, SETTINGS, tell=tell)
     assert steps == [(1, 9), (2, 9)]
     assert session.edit is None
+    session.ask()
     assert edit(session).evaluations == 9
-    assert isinstance(session.stop, threading.Event)
+
+
+def test_an_edit_is_cancelled_while_it_waits_its_turn(session: Session) -> None:
+    done = []
+
+    def take_turn() -> None:
+        with session.turn():
+            done.append(1)
+
+    session.ask()
+    session.cancel()
+    session.ask()  # pressed again while it still waits: what was cancelled is not revived under other settings
+    with pytest.raises(Cancelled):
+        take_turn()
+    assert not done
+    session.ask()
+    take_turn()
+    assert done
+    session.cancel()  # nothing is made
+    session.ask()
+    take_turn()
+    assert len(done) == 2
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,21 @@ def build_page(studio: Studio) -> Any:
     return page.queue(max_size=QUEUE, default_concurrency_limit=8, api_open=False)
 
 
+def asked_by(button: Any, session: Any, work: Callable[..., Any], read: set[Any], shown: list[Any]) -> None:
+    """Make a button ask for an edit or a ladder, which waits its turn.
+
+    That it was asked for is noted at once, outside the queue: Cancel counts from there, not from its turn on.
+    """
+
+    def asked(own: Session | None) -> None:
+        if own is not None:
+            own.ask()
+
+    hidden: dict[str, Any] = {"api_visibility": "private"}
+    pressed = button.click(asked, [session], None, queue=False, show_progress="hidden", **hidden)
+    pressed.then(work, read, shown, trigger_mode="once", **hidden, **ONE_AT_A_TIME)
+
+
 def closed(own: Session | None) -> None:
     """Close the session of a tab that was left; None for a tab without one.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from latentdrift.studio.edits import EditSettings
 from latentdrift.studio.exports import PICTURE, formats_of
-from latentdrift.studio.page import ONE_AT_A_TIME, Lists, Studio, guarded
+from latentdrift.studio.page import Lists, Studio, asked_by, guarded
 from latentdrift.studio.page_compare import compare_tab
 from latentdrift.studio.page_ladder import ladder_tab
 from latentdrift.studio.page_scan import scan_panel
@@ -39,16 +39,16 @@ def edit_tab(studio: Studio, page: Any) -> Lists:
 
     def made(values: Mapping[Any, Any], progress: Any = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
         own = values[panel.session] or studio.session()
-        wish = own.wish(values[panel.model], *panel.fields(studio, values))
-        told = settings.read(values)
 
         def tell(done: int, total: int) -> None:
             progress((done, total), desc="Counterfactual", unit="steps")
 
-        progress((0, told.steps * 3), desc="Opening the model", unit="steps")
-        found = own.make(
-            values[panel.model], wish, told, settings.text(values, "judge"), settings.text(values, "guide"), tell
-        )
+        with own.turn():
+            wish = own.wish(values[panel.model], *panel.fields(studio, values))
+            told = settings.read(values)
+            judge, guide = (settings.text(values, name) for name in ("judge", "guide"))
+            progress((0, told.steps * 3), desc="Opening the model", unit="steps")
+            found = own.make(values[panel.model], wish, told, judge, guide, tell)
         at_scan = values[parts["view"]] == SCAN_VIEW
         return {
             panel.session: own,
@@ -65,7 +65,7 @@ def edit_tab(studio: Studio, page: Any) -> Lists:
     def cancelled(own: Any) -> str:
         if own is not None:
             own.cancel()
-        return good("Cancelling: the edit ends at its next step.")
+        return good("Cancelling: what is made ends at its next step, what waits when its turn comes.")
 
     def viewed(values: Mapping[Any, Any]) -> dict[Any, Any]:
         own = values[panel.session]
@@ -81,9 +81,8 @@ def edit_tab(studio: Studio, page: Any) -> Lists:
 
     hidden: dict[str, Any] = {"api_visibility": "private"}
     outputs = [panel.session, status, *(parts[name] for name in RESULTS)]
-    settings.make.click(
-        guarded(status, made), panel.inputs() | settings.inputs() | {parts["view"]}, outputs, **hidden, **ONE_AT_A_TIME
-    )
+    read = panel.inputs() | settings.inputs() | {parts["view"]}
+    asked_by(settings.make, panel.session, guarded(status, made), read, outputs)
     settings.cancel.click(cancelled, [panel.session], [status], queue=False, **hidden)
     parts["view"].input(
         guarded(status, viewed),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from latentdrift.studio.ladders import AXES, DELTA, proposed_values
-from latentdrift.studio.page import ONE_AT_A_TIME, Studio, guarded
+from latentdrift.studio.page import Studio, asked_by, guarded
 from latentdrift.studio.page_scan import ScanPanel
 from latentdrift.studio.page_settings import SettingsPanel
 from latentdrift.studio.pictures import tensor_shown
@@ -39,13 +39,14 @@ def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status
 
     def climbed(given: Mapping[Any, Any], progress: Any = gr.Progress()) -> dict[Any, Any]:  # noqa: B008
         own = given[panel.session] or studio.session()
-        wish = own.wish(given[panel.model], *panel.fields(studio, given))
 
         def tell(done: int, total: int) -> None:
             progress((done, total), desc="Ladder", unit="steps")
 
-        told, guide = settings.read(given), settings.text(given, "guide")
-        found, written = own.climb(given[panel.model], wish, told, given[axis], given[values], guide, tell)
+        with own.turn():
+            wish = own.wish(given[panel.model], *panel.fields(studio, given))
+            told, guide = settings.read(given), settings.text(given, "guide")
+            found, written = own.climb(given[panel.model], wish, told, given[axis], given[values], guide, tell)
         pictures = [
             (tensor_shown(frame), f"{given[axis]} {label}")
             for frame, label in zip(found.result.frames[0], found.labels, strict=True)
@@ -68,12 +69,7 @@ def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status
         return {axis: gr.update(choices=names, value=names[0]), values: proposed_values(names[0] or DELTA, found)}
 
     hidden: dict[str, Any] = {"api_visibility": "private"}
-    make.click(
-        guarded(status, climbed),
-        panel.inputs() | settings.inputs() | {axis, values},
-        [panel.session, frames, strip, files, status],
-        **hidden,
-        **ONE_AT_A_TIME,
-    )
+    read = panel.inputs() | settings.inputs() | {axis, values}
+    asked_by(make, panel.session, guarded(status, climbed), read, [panel.session, frames, strip, files, status])
     axis.input(guarded(status, proposed), {panel.model, axis}, [values, status], **hidden)
     panel.model.input(guarded(status, other_model), {panel.model}, [axis, values, status], **hidden)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentdrift.errors import ConfigurationError, LatentDriftError, UnknownNameError
-from latentdrift.studio.edits import Attributes, Edit, EditSettings, Memory, Tell, Wish, make_edit
+from latentdrift.studio.edits import Attributes, Cancelled, Edit, EditSettings, Memory, Tell, Wish, make_edit
 from latentdrift.studio.exports import write_export
 from latentdrift.studio.ladders import Ladder, make_ladder, parse_values
 from latentdrift.studio.scans import OpenScan, View, open_scan, view_of
@@ -32,6 +33,8 @@ class Session:
     shelf: Shelf
     folder: Path
     """Made with the first file."""
+    asked: bool = False
+    """Something was asked for that has not ended: it waits its turn, or is being made."""
     closed: bool = False
     scan: OpenScan | None = None
     view: View | None = None
@@ -107,7 +110,6 @@ class Session:
         view = self._current()
         if self.shelf.card(model) is not None and all(wish.source.get(n) == v for n, v in wish.target.items()):
             raise ConfigurationError("Nothing is wanted that the image does not show already. Choose another value.")
-        self.stop.clear()
         found = make_edit(
             self.shelf.model(model),
             view,
@@ -140,7 +142,6 @@ class Session:
         """
         view, known = self._current(), attributes_of(self.shelf.card(model))
         numbers = parse_values(axis, values, known.get(axis, ()))
-        self.stop.clear()
         found = make_ladder(
             self.shelf.model(model),
             view,
@@ -154,8 +155,31 @@ class Session:
         )
         return found, found.write(self.fresh_folder("ladder"))
 
+    def ask(self) -> None:
+        """Note that something is asked for, before it waits its turn: what was cancelled earlier does not concern it.
+
+        While something older has not ended, a cancel stays: it may be of that.
+        """
+        if not self.asked and not self.closed:
+            self.stop.clear()
+        self.asked = True
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Do within the block what was asked for.
+
+        Raises:
+            Cancelled: `cancel` was called while it waited.
+        """
+        try:
+            if self.stop.is_set():
+                raise Cancelled("Cancelled. Nothing was changed.")
+            yield
+        finally:
+            self.asked = False
+
     def cancel(self) -> None:
-        """End what is being made at its next step."""
+        """End what is being made at its next step, and what waits when its turn comes."""
         self.stop.set()
 
     def pin(self) -> list[Edit]:
