@@ -176,6 +176,20 @@ def test_extensions_are_dropped_unless_asked_for(tmp_path: Path) -> None:
         assert np.count_nonzero(found.get_fdata()) == np.count_nonzero(change)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_what_follows_the_voxels_is_dropped_unless_asked_for(tmp_path: Path, suffix: str) -> None:
+    source = scan(tmp_path / f"a{suffix}")
+    opened: Any = gzip.open if suffix.endswith(".gz") else Path.open
+    with opened(source, "ab") as file:
+        file.write(b"DOE^JANE")
+    cut, change = cut_of(source)
+    for keep in (False, True):
+        out = write_nifti_edit(source, tmp_path / f"b{suffix}", cut, change, description={}, keep_text=keep)
+        with opened(out, "rb") as file:
+            assert (b"JANE" in file.read()) is keep
+        assert raw(out).shape == raw(source).shape
+
+
 def test_the_scan_is_never_overwritten_and_nothing_half_written_stays(tmp_path: Path) -> None:
     source = scan(tmp_path / "a.nii.gz")
     content = source.read_bytes()

@@ -56,8 +56,8 @@ def write_nifti_edit(
         description: where the edit comes from; JSON values.
         low: real value below which no change leads.
         high: real value above which no change leads.
-        keep_text: keep the source's free text (database name, auxiliary file, name of no intent, extensions). It may
-            name the patient, and is dropped otherwise.
+        keep_text: keep the source's free text (database name, auxiliary file, name of no intent, extensions, what
+            stands after the voxels). It may name the patient, and is dropped otherwise.
 
     Raises:
         ConfigurationError: `out` is the source, or of another format.
@@ -90,7 +90,8 @@ def write_nifti_edit(
             cut.put(stored, apply_change(place, change, layout.slope, layout.intercept, low, high))
             files[-1].write(values.data)
             _copy(voxels, files[-1], layout.image_file, (layout.frames - 1 - frame) * layout.frame_bytes)
-            _copy(voxels, files[-1], layout.image_file, None)  # what some programs put after the voxels
+            # What some programs put after the voxels may be text. It is read in any case: a damaged file may show there.
+            _copy(voxels, files[-1] if keep_text else None, layout.image_file, None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{source} is damaged: {error}. Copy it again.") from error
     except OSError as error:
@@ -159,15 +160,16 @@ def _header(layout: Layout, pair: bool, extended: int, keep_text: bool) -> bytes
     return bytes(header.structarr.tobytes())
 
 
-def _copy(source: Any, target: BinaryIO, path: Path, count: int | None) -> None:
-    """Copy `count` bytes, or all that are left."""
+def _copy(source: Any, target: BinaryIO | None, path: Path, count: int | None) -> None:
+    """Copy `count` bytes, or all that are left; without a target they are only read."""
     while count is None or count:
         block = source.read(CHUNK if count is None else min(count, CHUNK))
         if not block:
             if count is None:
                 return
             raise DataError(f"{path} is cut short: {count:,} bytes are missing. Copy it again.")
-        target.write(block)
+        if target is not None:
+            target.write(block)
         count = None if count is None else count - len(block)
 
 
