@@ -60,6 +60,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("prepare", "imagefolder", "--root", "DATA"),
         ("audit", "leakage", "--data", "DATA"),
         ("audit", "privacy", "--synthetic", "DATA", "--data", "DATA"),
+        ("utility", "--real", "DATA", "--synthetic", "DATA", "--test", "DATA", "--attribute", "stage"),
         ("reader-study", "analyse", "--study", "DATA"),
         ("demo",),
     ],

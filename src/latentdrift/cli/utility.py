@@ -52,9 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     options: Any = parse_options(options_class, arguments, "utility", DESCRIPTION)
     from latentdrift.cli.evaluate import part_of
     from latentdrift.cli.folders import command_line, write_table
+    from latentdrift.cli.whole_folder import check_out
     from latentdrift.data import Cohort
     from latentdrift.errors import ConfigurationError
-    from latentdrift.evaluate.utility import measure_utility
+    from latentdrift.evaluate.utility import CELLS, RESULT_FILE, measure_utility
     from latentdrift.report.measuring_pages import write_utility_page
 
     if (options.run is None) == (options.test is None):
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     classifier = options.settings.classifier
     if classifier.seed or classifier.role != "guide":
         raise ConfigurationError("--seed and --role are those of one classifier; here --seeds gives the seeds of all.")
+    check_out(options.out, {RESULT_FILE: None, CELLS: None})
     real = Cohort.open(options.real, missing="keep")
     if options.test is not None:
         test = Cohort.open(options.test, missing="keep")

@@ -12,7 +12,8 @@ from pathlib import Path
 from latentdrift.errors import ConfigurationError, DataError
 
 Own = Mapping[str, str | None]
-"""Files that tell a command's own results, by name, and for JSON files what they hold; None where the name says it."""
+"""What tells a command's own results: names of files, and for JSON files what they hold; None where the name says it,
+which may be a folder's, too."""
 
 
 AUDITS: Own = {"leakage.json": None, "privacy.json": None}
@@ -60,9 +61,9 @@ def check_out(out: Path, own: Own, sources: Iterable[Path] = (), beside: Iterabl
 
 
 def is_own(path: Path, key: str | None) -> bool:
-    """Tell whether a file is there and, where a key is given, whether it is JSON with that key."""
-    if key is None or not path.is_file():
-        return path.is_file()
+    """Tell whether a file or folder is there and, where a key is given, whether it is JSON with that key."""
+    if key is None:
+        return path.exists()
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
