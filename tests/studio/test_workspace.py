@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from latentdrift.errors import ConfigurationError
 from latentdrift.studio import commands
+from latentdrift.studio.page_ladder import told_of
 from latentdrift.studio.run_list import list_runs, page_frame, runs_table
 from latentdrift.studio.workspace import Workspace
 
@@ -142,3 +144,41 @@ def test_runs_are_listed_with_kind_drift_and_status(workspace: Workspace) -> Non
     assert "sandbox" in frame
     assert "<script>" not in frame
     assert "no page" in page_frame(runs["judge"])
+
+
+def test_links_out_of_the_workspace_are_no_part_of_a_run(workspace: Workspace, tmp_path: Path) -> None:
+    """Whoever may write into a run could have the studio read any file of its owner's."""
+    secret, run = tmp_path / "secret", workspace.root / "runs" / "mine"
+    for name in ("page.html", "secret.png"):
+        (secret / name).write_text("secret")
+    (secret / "latent_drift.json").write_text("secret")  # would be told as damaged
+    (secret / "result.json").write_text('{"drift": "secret"}')
+    (run / "page.html").symlink_to(secret / "page.html")
+    (run / "secret.png").symlink_to(secret / "secret.png")
+    (run / "samples").symlink_to(secret)
+    (run / "circle.png").symlink_to(run / "circle.png")
+    (run / "own.png").touch()
+    (run / "linked.png").symlink_to(run / "own.png")
+    (workspace.root / "edits").mkdir()
+    (workspace.root / "edits" / "result.json").symlink_to(secret / "result.json")
+    runs = {one.name: one for one in list_runs(workspace)}
+    assert "edits" not in runs
+    assert "no page" in page_frame(runs["runs/mine"])
+    assert [path.name for path in runs["runs/mine"].pictures()] == ["linked.png", "own.png"]
+    shutil.rmtree(run / "model")
+    (run / "model").symlink_to(secret)
+    (run / "run.json").write_text("{}")
+    assert {one.name: one for one in list_runs(workspace)}["runs/mine"].drift == "none"
+
+
+def test_names_are_text_in_pages(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = workspace.root / "<img src=x onerror=alert(1)>"
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
+    (folder / "page.html").write_text("hello")
+    monkeypatch.setattr("latentdrift.studio.run_list.LARGEST", 1)
+    (run,) = [one for one in list_runs(workspace) if "img" in one.name]
+    said = page_frame(run)
+    assert "too large" in said
+    assert "<img" not in said
+    assert "<img" not in told_of(3, run.name)

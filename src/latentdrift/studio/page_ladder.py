@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from latentdrift.studio.ladders import AXES, DELTA, proposed_values
@@ -12,6 +13,11 @@ from latentdrift.studio.page_settings import SettingsPanel
 from latentdrift.studio.pictures import tensor_shown
 from latentdrift.studio.shelf import USUAL, attributes_of
 from latentdrift.studio.style import CONTAIN, good
+
+
+def told_of(frames: int, axis: str) -> str:
+    """Return what came of a ladder as a sentence (HTML). An attribute may be called anything by its cohort."""
+    return f"A ladder of {frames} frames along {escape(axis)}, all from one inversion."
 
 
 def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status: Any) -> None:
@@ -56,7 +62,7 @@ def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status
             frames: pictures,
             strip: str(written[0]),
             files: [str(path) for path in written],
-            status: good(f"A ladder of {len(pictures)} frames along {given[axis]}, all from one inversion."),
+            status: good(told_of(len(pictures), str(given[axis]))),
         }
 
     def proposed(given: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -44,16 +44,18 @@ class Run:
     drift: str
     status: str
     folder: Path
+    workspace: Workspace
 
     def page(self) -> Path | None:
         """Return its HTML page, if it has one."""
-        return next((self.folder / name for name in PAGES if (self.folder / name).is_file()), None)
+        return next((self.folder / name for name in PAGES if self.workspace.has_file(self.folder / name)), None)
 
     def pictures(self) -> list[Path]:
         """Return pictures that sum it up: those in the folder itself, then the newest sample sheets."""
-        own = sorted(path for path in self.folder.glob("*.png") if path.is_file())
+        own = sorted(path for path in self.folder.glob("*.png") if self.workspace.has_file(path))
         first = [path for path in own if not path.stem.endswith(("-source", "-difference"))]
-        samples = sorted((self.folder / "samples").glob("*.png"))[-2:]
+        samples = [path for path in sorted((self.folder / "samples").glob("*.png")) if self.workspace.has_file(path)]
+        samples = samples[-2:]
         return [*samples, *first][:PICTURES]
 
 
@@ -64,13 +66,14 @@ def list_runs(workspace: Workspace) -> list[Run]:
 
 def describe(workspace: Workspace, folder: Path) -> Run | None:
     """Return what a folder holds, None for no results."""
-    marker = next((name for name in KINDS if (folder / name).is_file()), None)
+    marker = next((name for name in KINDS if workspace.has_file(folder / name)), None)
     if marker is None:
         return None
     kind, facts = KINDS[marker], _facts(folder / marker)
     if marker == "result.json" and ("axis" in facts or "ladder" in facts):
         kind = "ladder"
-    return Run(workspace.name_of(folder), kind, _drift(folder, facts), _status(folder, marker), folder)
+    drift, status = _drift(workspace, folder, facts), _status(folder, marker)
+    return Run(workspace.name_of(folder), kind, drift, status, folder, workspace)
 
 
 def runs_table(runs: list[Run]) -> list[list[str]]:
@@ -89,7 +92,8 @@ def page_frame(run: Run) -> str:
         return '<p class="quiet">This run has no page.</p>'
     try:
         if page.stat().st_size > LARGEST:
-            return f'<p class="quiet">{escape(page.name)} is too large to be shown here; open it from {run.name}.</p>'
+            name, place = escape(page.name), escape(run.name)
+            return f'<p class="quiet">{name} is too large to be shown here; open it from {place}.</p>'
         text = page.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{run.name}/{page.name} cannot be read: {error.strerror}.") from error
@@ -107,7 +111,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _drift(folder: Path, facts: Mapping[str, Any]) -> str:
+def _drift(workspace: Workspace, folder: Path, facts: Mapping[str, Any]) -> str:
     """Return the drift in words, as far as the folder says."""
     from latentdrift.drift import LatentDrift, load_drift
     from latentdrift.errors import LatentDriftError
@@ -119,7 +123,7 @@ def _drift(folder: Path, facts: Mapping[str, Any]) -> str:
         if isinstance(used, Mapping):
             return str(LatentDrift.from_dict(dict(used)))
         for place in (folder, folder / "model"):
-            saved = load_drift(place) if place.is_dir() else None
+            saved = load_drift(place) if place.is_dir() and workspace.holds(place) else None
             if saved is not None:
                 return str(saved)
     except LatentDriftError:

@@ -42,15 +42,28 @@ class Workspace:
         """Return the path that a field names, relative to the workspace; links are followed before it is judged.
 
         Raises:
-            ConfigurationError: an empty name, or a path outside the workspace.
+            ConfigurationError: an empty name, what the system takes for no path, or a path outside the workspace.
         """
         text = name.strip()
         if not text or "\0" in text:
             raise ConfigurationError(f"The {what} is empty. Choose one, or write its path in the workspace.")
         path = (self.root / text).resolve()
         if not path.is_relative_to(self.root):
-            raise ConfigurationError(f"The {what} {text!r} is outside the studio's workspace. Choose one inside it.")
+            raise ConfigurationError(
+                f"The {what} {text!r} is outside the studio's workspace. Choose one inside it."
+            )
         return path
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a path stays in the workspace once links are followed."""
+        try:
+            return path.resolve().is_relative_to(self.root)
+        except (OSError, RuntimeError):  # links in a circle
+            return False
+
+    def has_file(self, path: Path) -> bool:
+        """Tell whether a path is a file of the workspace: a link that leads out of it is none."""
+        return self.holds(path) and path.is_file()
 
     def existing(self, name: str, what: str = "folder") -> Path:
         """Return a path inside the workspace that exists.
