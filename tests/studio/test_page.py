@@ -65,3 +65,12 @@ def test_cancel_counts_from_when_a_button_is_pressed(page: Any, session: Session
     said = work.fn({**values, component(page, "session"): session})
     assert "Cancelled. Nothing was changed" in said[component(page, "status")]
     assert not session.asked
+
+
+def test_an_emptied_number_of_a_form_is_named(page: Any, toy_studio: Studio) -> None:
+    (start,) = [one for one in page.fns.values() if (component(page, "start-train")._id, "click") in one.targets]
+    values = {one: one.value for one in start.inputs} | {component(page, "train-steps"): None}
+    values[component(page, "train-data")] = "run"
+    said = start.fn(values)[component(page, "train-status")]
+    assert "steps is empty; give a whole number of 1 or more" in said
+    assert not toy_studio.processes.started

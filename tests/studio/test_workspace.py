@@ -57,6 +57,14 @@ def test_empty_names_are_refused(workspace: Workspace, name: str) -> None:
         workspace.inside(name)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000 + "b", "circle", "\ud800"])
+def test_names_that_are_no_paths_are_refused(workspace: Workspace, name: str) -> None:
+    (workspace.root / "circle").symlink_to(workspace.root / "circle")
+    with pytest.raises(ConfigurationError, match=r"cannot be a path|does not exist") as caught:
+        workspace.existing(name, "model")
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("name", [".", "-rf", "runs/--out", ".hidden/x", "../new"])
 def test_outputs_have_plain_names_inside(workspace: Workspace, name: str) -> None:
     with pytest.raises(ConfigurationError):
@@ -116,6 +124,11 @@ def test_words_are_taken_by_the_command_line_itself(workspace: Workspace, monkey
         {"rule": "--out"},
         {"steps": 0},
         {"steps": 1.5},
+        {"steps": ""},
+        {"steps": None},
+        {"batch_size": float("nan")},
+        {"batch_size": float("inf")},
+        {"seed": ""},
         {"seed": -1},
     ],
 )

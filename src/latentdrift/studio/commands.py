@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 
@@ -133,12 +134,13 @@ def _attributes(flag: str, text: str) -> list[str]:
     return [flag, *words] if words else []
 
 
-def _numbers(least: int = 1, **named: float) -> list[str]:
-    """Return flags with whole numbers."""
+def _numbers(least: int = 1, **named: float | str | None) -> list[str]:
+    """Return flags with whole numbers; a field that was emptied holds None or no text."""
     words = []
     for name, value in named.items():
-        if value is None or value != int(value) or value < least:
-            raise ConfigurationError(f"{name.replace('_', ' ')} is {value}; give a whole number of {least} or more.")
+        if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value) or value < least:
+            told = "empty" if value in (None, "") else value
+            raise ConfigurationError(f"{name.replace('_', ' ')} is {told}; give a whole number of {least} or more.")
         words += [f"--{name.replace('_', '-')}", str(int(value))]
     return words
 

@@ -47,10 +47,16 @@ class Workspace:
         text = name.strip()
         if not text or "\0" in text:
             raise ConfigurationError(f"The {what} is empty. Choose one, or write its path in the workspace.")
-        path = (self.root / text).resolve()
+        try:
+            path = (self.root / text).resolve()
+            path.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, no letters of a name, links in a circle
+            raise ConfigurationError(
+                f"The {what} {shortened(text)!r} cannot be a path: {reason(error)}. Choose another name."
+            ) from error
         if not path.is_relative_to(self.root):
             raise ConfigurationError(
-                f"The {what} {text!r} is outside the studio's workspace. Choose one inside it."
+                f"The {what} {shortened(text)!r} is outside the studio's workspace. Choose one inside it."
             )
         return path
 
@@ -125,3 +131,13 @@ class Workspace:
             except OSError:
                 continue  # somebody else's folder
             waiting += [(folder / name, depth + 1) for name in below]
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return a name as messages show it: pages of it would hide what the message says."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def reason(error: Exception) -> str:
+    """Return why the system refuses a path, without the path."""
+    return (error.strerror if isinstance(error, OSError) else None) or "it is none"
