@@ -152,8 +152,8 @@ def test_geometry_meaning_and_window_are_the_sources(tmp_path: Path) -> None:
         before = dcmread(source)
         for name in (
             "PixelSpacing", "ImagerPixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness",
-            "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
-            "BodyPartExamined", "ViewPosition", "PatientOrientation", "Modality", "PatientSex", "RepetitionTime", "KVP",
+            "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "BodyPartExamined", "ViewPosition",
+            "PatientOrientation", "Modality", "PatientSex", "RepetitionTime", "KVP",
         ):  # fmt: skip
             assert out.get(name) == before.get(name), name
 
@@ -178,6 +178,21 @@ def test_the_sources_identifiers_are_nowhere_in_the_file(tmp_path: Path, kind: s
     assert (after.PatientIdentityRemoved, after.PatientAge) == ("YES", "090Y")
     assert after.DeidentificationMethod
     assert data.count(made.SOPInstanceUID.encode()) == 1  # the reference, alone
+
+
+@pytest.mark.parametrize(("kernel", "kept"), [("B30f", True), (["Hr40f", "3"], True), ("for Dr. Doe", False)])
+def test_short_text_is_taken_over_where_it_is_a_code(tmp_path: Path, kernel: str | list[str], kept: bool) -> None:
+    source = source_of("CT", tmp_path / "in")
+    made = dcmread(source)
+    made.ConvolutionKernel, made.WindowCenterWidthExplanation = kernel, "as Doe likes it"
+    made.RescaleType = "HU" if kept else "HU of Doe"
+    made.save_as(source)
+    out = write_dicom_edit([source], tmp_path / "out", a_change((72, 80)))
+    after = dcmread(out)
+    assert b"Doe" not in out.read_bytes()
+    assert after.get("ConvolutionKernel") == (made.ConvolutionKernel if kept else None)
+    assert after.RescaleType == ("HU" if kept else "US")
+    assert "WindowCenterWidthExplanation" not in after
 
 
 def test_identifiers_are_kept_when_asked_for(tmp_path: Path) -> None:

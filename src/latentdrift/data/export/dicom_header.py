@@ -21,7 +21,9 @@ from latentdrift.data.export.dicom_whitelist import (
     FOR_PROCESSING,
     IDENTIFYING,
     SINGLE_PARTS,
+    TEXT_VRS,
     SopClass,
+    is_code,
 )
 from latentdrift.data.formats.dicom.facts import AGE_UNITS
 from latentdrift.data.formats.dicom.pixels import PixelFormat
@@ -48,7 +50,8 @@ LOSSY = {
 def copy_attributes(out: Dataset, tags: Tags, form: PixelFormat, kind: SopClass | None) -> None:
     """Copy what the whitelist names for a class of images, or for a Secondary Capture where `kind` is None."""
     for keyword in (*COMMON, *(kind.copied if kind else ())):
-        if form.gray or not keyword.startswith(("Rescale", "Window", "VOI")):
+        meant_for_gray = keyword.startswith(("Rescale", "Window", "VOI"))
+        if (form.gray or not meant_for_gray) and not _may_name_somebody(tags, keyword):
             _copy(out, tags, keyword)
     if form.gray:
         _copy_tables(out, tags, form)
@@ -74,7 +77,7 @@ def copy_attributes(out: Dataset, tags: Tags, form: PixelFormat, kind: SopClass 
     if "RescaleIntercept" in out or "RescaleSlope" in out:
         out.setdefault("RescaleSlope", 1)
         out.setdefault("RescaleIntercept", 0)
-        out.setdefault("RescaleType", modality_map(tags, form).units or "US")
+        out.setdefault("RescaleType", _units(modality_map(tags, form).units))
     if "ImageOrientationPatient" not in out and "PatientOrientation" not in out:
         out.PatientOrientation = []  # must be there then, empty if not known (PS3.3, C.7.6.1)
     if "Laterality" not in out and "ImageLaterality" not in out and out.get("BodyPartExamined") not in SINGLE_PARTS:
@@ -183,6 +186,18 @@ def _copy(out: Dataset, tags: Tags, keyword: str) -> None:
         raise tags.refusal(keyword, f"cannot be copied ({str(error)[:120]})") from error
 
 
+def _may_name_somebody(tags: Tags, keyword: str) -> bool:
+    """Tell whether an attribute that is meant for a code holds other text."""
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(keyword) in TEXT_VRS and not is_code(tags.texts(keyword))
+
+
+def _units(written: str | None) -> str:
+    """Return what real values are said to be, unspecified where that is no code."""
+    return written if written and is_code([written]) else "US"
+
+
 def _code(code: Any) -> Any:
     from highdicom.sr import CodedConcept
 
@@ -221,7 +236,7 @@ def _copy_tables(out: Dataset, tags: Tags, form: PixelFormat) -> None:
                 made.LUTDescriptor = [len(entries) % 2**16 - 2**16, first, bits]
             made.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
             if keyword == "ModalityLUTSequence":
-                made.ModalityLUTType = Tags(item, tags.path).text("ModalityLUTType") or "US"
+                made.ModalityLUTType = _units(Tags(item, tags.path).text("ModalityLUTType"))
             copies.append(made)
         if copies:
             setattr(out, keyword, copies)

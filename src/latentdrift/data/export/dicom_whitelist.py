@@ -1,19 +1,25 @@
 """Which attributes of a source image a derived one may have. What is not named here is never copied.
 
 A whitelist, since new, private and misspelt attributes are beyond any list of what to remove. Names, free text, dates,
-UIDs, devices' serial numbers and places are not on it. Of code sequences only the codes themselves are taken.
+UIDs, devices' serial numbers and places are not on it. Of code sequences only the codes themselves are taken, and of
+attributes that may hold any short text, such as the convolution kernel, only what looks like a code (`is_code`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+TEXT_VRS = ("SH", "LO")
+"""Value representations of whitelisted attributes that leave open what is written. Those of coded strings do not."""
 
 COMMON = (
     "PatientSex", "BodyPartExamined", "Laterality", "ImageLaterality", "ViewPosition", "PatientOrientation",
     "PatientPosition", "AnatomicalOrientationType", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing",
     "PixelSpacingCalibrationType", "PixelAspectRatio", "EstimatedRadiographicMagnificationFactor",
     "ImagePositionPatient", "ImageOrientationPatient", "SliceThickness", "SpacingBetweenSlices", "SliceLocation",
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth", "WindowCenterWidthExplanation",
+    "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
     "PixelIntensityRelationship", "PixelIntensityRelationshipSign", "RecognizableVisualFeatures",
 )  # fmt: skip
@@ -130,3 +136,8 @@ SOP_CLASSES = {
 
 FOR_PROCESSING = "1.2.840.10008.5.1.4.1.1.1.1.1"
 DIGITAL_X_RAY = ("1.2.840.10008.5.1.4.1.1.1.1", FOR_PROCESSING)
+
+
+def is_code(values: Iterable[str]) -> bool:
+    """Tell whether short texts are each one word as manufacturers name kernels and units: nothing that was typed in."""
+    return all(re.fullmatch("[A-Z0-9_.+-]*", value, re.IGNORECASE | re.ASCII) for value in values)

@@ -90,7 +90,7 @@ def write_nifti_edit(
             cut.put(stored, apply_change(place, change, layout.slope, layout.intercept, low, high))
             files[-1].write(values.data)
             _copy(voxels, files[-1], layout.image_file, (layout.frames - 1 - frame) * layout.frame_bytes)
-            # What some programs put after the voxels may be text. It is read in any case: a damaged file may show there.
+            # Some programs put text after the voxels. It is read in any case: a damaged file may show there.
             _copy(voxels, files[-1] if keep_text else None, layout.image_file, None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{source} is damaged: {error}. Copy it again.") from error
