@@ -64,6 +64,19 @@ def test_dicom(tmp_path: Path) -> None:
     assert "not for diagnosis" in header.DerivationDescription
 
 
+def test_a_caption_is_no_mark(tmp_path: Path) -> None:
+    make_dicom(tmp_path / "scan.dcm")
+    source = open_edit_source([tmp_path / "scan.dcm"], 32)
+    change = np.full(source.plane.pixels.shape, 3, np.float32)
+    facts = {**FACTS, "prompt": "as model: other; seed: 9; editor: nobody"}
+    for folder, told in (("e", facts), ("f", {**facts, "source_prompt": facts["prompt"], "seed": None})):
+        (out,) = write_edit(source, change, tmp_path / folder, ("dicom",), told)
+        found = read_marks(out).facts
+        assert found["model"] == "toy"
+        assert found.get("seed") == (None if told["seed"] is None else "5")
+        assert "editor" not in found
+
+
 def make_dicom(path: Path) -> None:
     """Write a small MR image."""
     from pydicom.dataset import Dataset, FileMetaDataset

@@ -21,6 +21,7 @@ COMMENT = 6
 """NIfTI's extension code for plain text."""
 
 _DERIVED = re.compile(r"\b(model_sha256|source_sha256|model|seed|editor): ([^;]*)")
+_CAPTION = re.compile(r"\b(?:source_)?prompt: ")
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ def _dicom(path: Path) -> FileMarks:
         release = header.get("SoftwareVersions", "")
     except Exception as error:  # pydicom raises anything on damaged files
         raise DataError(f"{path} cannot be read as DICOM: {error}. Replace or remove the file.") from error
-    facts = {name: value.strip() for name, value in _DERIVED.findall(told)}
+    facts: dict[str, str] = {}
+    # The facts come before the captions, which may say anything, "seed: 3" as well.
+    for name, value in _DERIVED.findall(_CAPTION.split(told, maxsplit=1)[0]):
+        facts.setdefault(name, value.strip())
     if synthetic and release:
         facts["Software"] = str(release)
     return FileMarks(synthetic, "DICOM attribute SyntheticData (0008,001C)", facts)
