@@ -180,6 +180,20 @@ def toy_xl_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def overflowing_xl(toy_xl_model: Path) -> Any:
+    """The XL toy in half precision, whose autoencoder's activations are beyond it, as the published one's are."""
+    import torch
+
+    from latentdrift.models import load_pipeline
+
+    pipeline = load_pipeline(toy_xl_model, dtype=torch.float16)
+    with torch.no_grad():
+        for first in (pipeline.vae.encoder.conv_in, pipeline.vae.decoder.conv_in):
+            first.weight.mul_(3e4 / first.weight.abs().max().item())
+    return pipeline
+
+
 def draw_slice(rng: np.random.Generator, stage: str) -> np.ndarray:
     """A bright disc on black with a dark hole, larger in the second stage."""
     y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]

@@ -383,3 +383,15 @@ def test_an_objective_is_needed_and_is_one_value_an_image(pipeline: Any, request
 def test_settings_that_cannot_be(settings: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         ClassifierGuidedConfig(**settings)
+
+
+@pytest.mark.parametrize("through", THROUGH)
+def test_guidance_through_an_autoencoder_that_overflows(
+    through: str, overflowing_xl: Any, request_for: MakeRequest
+) -> None:
+    request = request_for(overflowing_xl, count=1, steps=2, objective=darkness)
+    ((edited, rebuilt),) = guided(through=through, scale=1.0).run(request, invert(request))
+    assert edited.dtype == torch.float16
+    assert torch.isfinite(edited).all()
+    assert torch.isfinite(rebuilt).all()
+    assert overflowing_xl.vae.dtype == torch.float16

@@ -66,6 +66,22 @@ def test_velocity_images_are_those_of_the_diffusers_pipeline(toy_velocity_model:
     assert not torch.allclose(ours, generate_images(pipeline, PROMPTS[:1], seeds=[3], steps=6, guidance=1.0), atol=0.01)
 
 
+def test_an_autoencoder_that_overflows_in_half_precision_works_in_single(overflowing_xl: Any) -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    latents = encode_images(overflowing_xl, images)
+    assert latents.dtype == torch.float16
+    assert torch.isfinite(latents).all()
+    decoded = decode_latents(overflowing_xl, latents)
+    assert torch.isfinite(decoded).all()
+    # Pipelines of diffusers take its precision for that of the U-Net.
+    assert overflowing_xl.vae.dtype == overflowing_xl.unet.dtype == torch.float16
+    precise = overflowing_xl.vae.to(torch.float32)
+    assert torch.equal(decoded, precise.decode(latents.float() / 0.9).sample.detach().clamp(-1, 1))
+    # One that says it does without is left as it is.
+    overflowing_xl.vae.half().register_to_config(force_upcast=False)
+    assert not torch.isfinite(decode_latents(overflowing_xl, latents)).all()
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "euler-ancestral"])
 def test_an_image_does_not_depend_on_its_batch(pipeline: Any, sampler: str) -> None:
     use_sampler(pipeline, sampler)

@@ -270,3 +270,9 @@ def test_the_truths_class_is_its_own(tmp_path: Path) -> None:
     method = InstructPix2Pix(InstructPix2PixConfig())
     method.training_set(cohort, SimpleNamespace(pairs=lambda _, pairs: pairs))  # type: ignore[arg-type]
     assert method.notes()["instructions"]["attribute"] is None
+
+
+def test_a_source_is_encoded_without_overflow(overflowing_xl: Any) -> None:
+    latents = source_latents(overflowing_xl, torch.ones(1, 3, 32, 32))
+    assert latents.dtype == torch.float16
+    assert torch.isfinite(latents).all()

@@ -10,6 +10,7 @@ import torch
 from latentdrift.errors import ConfigurationError
 from latentdrift.generate.loop import StepCallback, check_steps, denoise, image_generators, start_noise
 from latentdrift.models import check_from_noise, encode_prompts
+from latentdrift.models.upcast import upcast_autoencoder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -20,23 +21,24 @@ Progress = Callable[[int], None]
 
 @torch.no_grad()
 def encode_images(pipeline: DiffusionPipeline, images: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
-    """Return the scaled posterior mean, (N, C, h, w), of images (N, 3, H, W) in [-1, 1]."""
-    vae = pipeline.vae
+    """Return the scaled posterior mean, (N, C, h, w), of images (N, 3, H, W) in [-1, 1], as precise as the U-Net."""
     parts = []
-    for batch in images.split(batch_size):
-        mean = vae.encode(batch.to(vae.device, vae.dtype)).latent_dist.mean
-        parts.append((mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor)
+    with upcast_autoencoder(pipeline) as vae:
+        for batch in images.split(batch_size):
+            mean = vae.encode(batch.to(vae.device, vae.dtype)).latent_dist.mean
+            scaled = (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+            parts.append(scaled.to(pipeline.unet.dtype))
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def decode_latents(pipeline: DiffusionPipeline, latents: torch.Tensor, batch_size: int = 16) -> torch.Tensor:
     """Return images (N, 3, H, W) in [-1, 1], float32 on the CPU, of scaled latents (N, C, h, w)."""
-    vae = pipeline.vae
     parts = []
-    for batch in latents.split(batch_size):
-        unscaled = batch.to(vae.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-        parts.append(vae.decode(unscaled).sample.clamp(-1, 1).float().cpu())
+    with upcast_autoencoder(pipeline) as vae:
+        for batch in latents.split(batch_size):
+            unscaled = batch.to(vae.device, vae.dtype) / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+            parts.append(vae.decode(unscaled).sample.clamp(-1, 1).float().cpu())
     return torch.cat(parts)
 
 

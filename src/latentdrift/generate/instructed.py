@@ -16,6 +16,7 @@ from latentdrift.generate.checks import check_batch_size, check_counts, check_im
 from latentdrift.generate.images import Progress, decode_latents
 from latentdrift.generate.loop import check_steps, denoise, image_generators, start_noise
 from latentdrift.models import Conditioning, encode_prompts
+from latentdrift.models.upcast import upcast_autoencoder
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -135,10 +136,10 @@ def source_latents(pipeline: DiffusionPipeline, images: torch.Tensor) -> torch.T
 
     They are the posterior's mode without the autoencoder's scaling, unless `pipeline.is_cosxl_edit` says otherwise.
     """
-    vae = pipeline.vae
-    mode = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
+    with upcast_autoencoder(pipeline) as vae:
+        mode = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mode()
     if getattr(pipeline, "is_cosxl_edit", False):
-        mode = mode * vae.config.scaling_factor
+        mode = mode * pipeline.vae.config.scaling_factor
     return mode.to(pipeline.unet.device, pipeline.unet.dtype)
 
 

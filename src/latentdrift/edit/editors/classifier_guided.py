@@ -27,6 +27,7 @@ from latentdrift.edit.request import Editing, check_finite
 from latentdrift.errors import ConfigurationError, UnknownNameError
 from latentdrift.generate import denoise
 from latentdrift.models import Conditioning, encode_prompts
+from latentdrift.models.upcast import upcast_autoencoder
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class ClassifierGuided(Editor):
             wanted = own.source if target is None else target[part]
             scheduler, timesteps = way_down(pipeline, own)
             mask = None if request.mask is None else request.mask[part]
-            with frozen(pipeline.unet, pipeline.vae):
+            # Around all steps, since gradients go through the weights that decoded.
+            with frozen(pipeline.unet, pipeline.vae), upcast_autoencoder(pipeline):
                 edited = denoise(
                     GuidedUNet(request, part.start, own, wanted, self.config),
                     scheduler,
