@@ -25,6 +25,12 @@ def component(page: Any, name: str) -> Any:
     return next(one for one in page.blocks.values() if getattr(one, "elem_id", None) == name)
 
 
+def fired(page: Any, name: str, event: str) -> Any:
+    """Return the one handler of a component's event."""
+    (found,) = [one for one in page.fns.values() if (component(page, name)._id, event) in one.targets]
+    return found
+
+
 def test_what_a_closed_tab_made_is_deleted(page: Any, session: Session, picture: Path) -> None:
     """By the library's own clean-up, an hour after the tab was closed."""
     from gradio.state_holder import StateHolder
@@ -51,14 +57,14 @@ def test_what_a_closed_tab_made_is_deleted(page: Any, session: Session, picture:
 @pytest.mark.parametrize("button", ["make", "make-ladder"])
 def test_cancel_counts_from_when_a_button_is_pressed(page: Any, session: Session, button: str) -> None:
     """Not from when the queue lets the edit through: by then it would be forgotten."""
-    pressed = [one for one in page.fns.values() if (component(page, button)._id, "click") in one.targets]
-    assert [one.queue for one in pressed] == [False]
-    (work,) = [one for one in page.fns.values() if one.trigger_after == pressed[0]._id]
+    pressed = fired(page, button, "click")
+    assert not pressed.queue
+    (work,) = [one for one in page.fns.values() if one.trigger_after == pressed._id]
     assert work.queue
     assert work.trigger_mode == "once"
-    pressed[0].fn(None)
-    pressed[0].fn(session)
-    (cancel,) = [one for one in page.fns.values() if (component(page, "cancel")._id, "click") in one.targets]
+    pressed.fn(None)
+    pressed.fn(session)
+    cancel = fired(page, "cancel", "click")
     assert not cancel.queue
     cancel.fn(session)
     values = {one: getattr(one, "value", None) for one in work.inputs}
@@ -68,9 +74,56 @@ def test_cancel_counts_from_when_a_button_is_pressed(page: Any, session: Session
 
 
 def test_an_emptied_number_of_a_form_is_named(page: Any, toy_studio: Studio) -> None:
-    (start,) = [one for one in page.fns.values() if (component(page, "start-train")._id, "click") in one.targets]
+    start = fired(page, "start-train", "click")
     values = {one: one.value for one in start.inputs} | {component(page, "train-steps"): None}
     values[component(page, "train-data")] = "run"
     said = start.fn(values)[component(page, "train-status")]
     assert "steps is empty; give a whole number of 1 or more" in said
     assert not toy_studio.processes.started
+
+
+@pytest.mark.parametrize("content", [None, b"no picture"])
+@pytest.mark.parametrize(("name", "event"), [("scan", "change"), ("frame", "submit")])
+def test_nothing_of_the_former_scan_stays(
+    page: Any, session: Session, picture: Path, tmp_path: Path, content: bytes | None, name: str, event: str
+) -> None:
+    """Neither beside a scan that was opened, nor after one that could not be."""
+    session.open([picture])
+    session.look("run")
+    edit(session)
+    new = tmp_path / "new.png"
+    new.write_bytes(picture.read_bytes() if content is None else content)
+    opened = fired(page, name, event)
+    values = {one: getattr(one, "value", None) for one in opened.inputs}
+    scan = {component(page, "session"): session, component(page, "scan"): [str(new)], component(page, "model"): "run"}
+    said = opened.fn({**values, **scan})
+    assert (session.scan is None) is (content is not None)
+    assert session.edit is None
+    seen, notes = (said[component(page, one)] for one in ("seen", "notes"))
+    # A frame that there is not can be mended: its field stays. After an upload that failed nothing of the volume does.
+    assert (component(page, "frame") in said) is (content is not None and event == "change")
+    assert ("new.png" in said[component(page, "status")], seen is None, notes == "") == (content is not None,) * 3
+    (after,) = [one for one in page.fns.values() if one.trigger_after == opened._id]
+    found = after.fn()
+    assert set(found) == set(after.outputs)
+    for one in ("edit-source", "edit-image", "edit-map", "before-after", "files", "frames", "strip", "ladder-files"):
+        assert found[component(page, one)] is None
+    assert "No judge" in found[component(page, "judged")]
+    assert found[component(page, "formats")]["choices"] == [PICTURE]
+
+
+def test_a_template_that_cannot_be_opened_leaves_nothing_either(
+    page: Any, session: Session, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentdrift.errors import DataError
+
+    def fail(folder: Path) -> Path:
+        raise DataError("It cannot be written.")
+
+    monkeypatch.setattr("latentdrift.studio.sample.template_file", fail)
+    session.open([picture])
+    session.look("run")
+    opened = fired(page, "template", "click")
+    values = {one: getattr(one, "value", None) for one in opened.inputs} | {component(page, "session"): session}
+    assert opened.fn(values)[component(page, "seen")] is None
+    assert session.view is None

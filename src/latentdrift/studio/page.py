@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,26 +101,34 @@ def closed(own: Session | None) -> None:
         logging.getLogger(__name__).exception("A tab's files could not be deleted.")
 
 
-def guarded(status: Any, work: Callable[..., dict[Any, Any]]) -> Callable[..., dict[Any, Any]]:
+def guarded(
+    status: Any, work: Callable[..., dict[Any, Any]], failed: Mapping[Any, Any] | None = None
+) -> Callable[..., dict[Any, Any]]:
     """Return a handler that puts errors of ours into the page's status, in words, and nothing else.
 
     Args:
         status: the component.
         work: takes the components' values by component, and maybe progress; returns new values by component.
+        failed: values by component that stand for nothing, where after an error what is shown would be wrong.
     """
     import functools
     import logging
+
+    rest = {} if failed is None else dict(failed)
 
     @functools.wraps(work)
     def handler(*values: Any) -> dict[Any, Any]:
         try:
             return work(*values)
         except LatentDriftError as error:
-            return {status: bad(str(error))}
+            return {**rest, status: bad(str(error))}
         except MemoryError:
-            return {status: bad("Memory ran out. Use a smaller image or model, or close other programs.")}
+            return {**rest, status: bad("Memory ran out. Use a smaller image or model, or close other programs.")}
         except Exception as error:
             logging.getLogger(__name__).exception("A request failed.")
-            return {status: bad(f"That failed unexpectedly ({type(error).__name__}). The studio's terminal says more.")}
+            return {
+                **rest,
+                status: bad(f"That failed unexpectedly ({type(error).__name__}). The studio's terminal says more."),
+            }
 
     return handler

@@ -33,7 +33,7 @@ def edit_tab(studio: Studio, page: Any) -> Lists:
                 with gr.Tab("Edit", id="edit-view"):
                     parts = edit_parts()
                 with gr.Tab("Ladder", id="ladder-view"):
-                    ladder_tab(studio, panel, settings, status)
+                    frames = ladder_tab(studio, panel, settings, status)
                 with gr.Tab("Compare", id="compare-view"):
                     refresh = compare_tab(panel, status)
 
@@ -79,7 +79,15 @@ def edit_tab(studio: Studio, page: Any) -> Lists:
         names = ", ".join(path.name for path in files)
         return {parts["files"]: [str(path) for path in files], status: good(f"Written: {names}. Download them below.")}
 
+    def emptied() -> dict[Any, Any]:
+        nothing = {**dict.fromkeys(RESULTS), "judged": judged_table(None)}
+        nothing["formats"] = gr.update(choices=[PICTURE], value=[PICTURE])
+        return {**{parts[name]: value for name, value in nothing.items()}, **dict.fromkeys(frames)}
+
     hidden: dict[str, Any] = {"api_visibility": "private"}
+    for event in panel.opening:
+        # After it, not at once: an edit that was before it in the queue still shows what it made.
+        event.then(emptied, None, [*(parts[name] for name in RESULTS), *frames], queue=False, **hidden)
     outputs = [panel.session, status, *(parts[name] for name in RESULTS)]
     read = panel.inputs() | settings.inputs() | {parts["view"]}
     asked_by(settings.make, panel.session, guarded(status, made), read, outputs)

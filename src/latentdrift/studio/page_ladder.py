@@ -20,8 +20,8 @@ def told_of(frames: int, axis: str) -> str:
     return f"A ladder of {frames} frames along {escape(axis)}, all from one inversion."
 
 
-def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status: Any) -> None:
-    """Lay the tab out and wire it."""
+def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status: Any) -> tuple[Any, ...]:
+    """Lay the tab out and wire it; return what a ladder fills."""
     import gradio as gr
 
     known = attributes_of(studio.shelf.card(USUAL))
@@ -79,3 +79,4 @@ def ladder_tab(studio: Studio, panel: ScanPanel, settings: SettingsPanel, status
     asked_by(make, panel.session, guarded(status, climbed), read, [panel.session, frames, strip, files, status])
     axis.input(guarded(status, proposed), {panel.model, axis}, [values, status], **hidden)
     panel.model.input(guarded(status, other_model), {panel.model}, [axis, values, status], **hidden)
+    return frames, strip, files

@@ -33,6 +33,8 @@ class ScanPanel:
     sources: tuple[Any, ...]
     targets: tuple[Any, ...]
     captions: tuple[Any, Any]
+    opening: tuple[Any, ...]
+    """Events of opening a scan, whether that succeeds or not; results of the one before do not belong beside it."""
 
     def inputs(self) -> set[Any]:
         """Return what a wish is made of."""
@@ -83,13 +85,14 @@ def scan_panel(studio: Studio, status: Any) -> ScanPanel:
             targets.append(gr.Dropdown(allow_custom_value=True, elem_id=f"target-{number}", min_width=120, **told[1]))
     before = gr.Textbox(label="Caption of the image", visible=False, elem_id="caption-before")
     after = gr.Textbox(label="Caption wanted", visible=False, elem_id="caption-after")
-    panel = ScanPanel(session, model, plane, index, status, tuple(sources), tuple(targets), (before, after))
+    unseen: dict[Any, Any] = {seen: None, notes: ""}
+    empty = {**unseen, slices: gr.update(visible=False), frame: 0}  # a frame that cannot be seen could not be mended
 
     def show(own: Session, values: Mapping[Any, Any], fresh: bool) -> dict[Any, Any]:
         """Return what the page shows of an opened scan."""
         scan, chosen = own.scan, values[plane]
         if scan is None:
-            return {session: own, seen: None, notes: "", slices: gr.update(visible=False)}
+            return {**empty, session: own}
         volume = scan.is_volume
         view = own.look(values[model], chosen, None if fresh or not volume else int(values[index]))
         told = "; ".join(escape(note) for note in view.notes) or "as it is"
@@ -105,21 +108,22 @@ def scan_panel(studio: Studio, status: Any) -> ScanPanel:
 
     def opened(values: Mapping[Any, Any]) -> dict[Any, Any]:
         own = values[session] or studio.session()
+        own.scan = own.view = own.edit = None
         paths = [Path(name) for name in values[upload] or []]
         if not paths:
-            own.scan = own.view = own.edit = None
             return {**show(own, values, True), status: ""}
         try:
             own.open(paths, int(values[frame] or 0))
             return show(own, values, True)
         except Exception:
-            own.scan = own.view = None
+            own.scan = own.view = None  # also where it opened and this model cannot show it: the page shows nothing
             raise
 
     def sample(values: Mapping[Any, Any]) -> dict[Any, Any]:
         from latentdrift.studio.sample import template_file
 
         own = values[session] or studio.session()
+        own.scan = own.view = own.edit = None
         own.open([template_file(own.fresh_folder("template"))])
         return show(own, values, True)
 
@@ -139,16 +143,19 @@ def scan_panel(studio: Studio, status: Any) -> ScanPanel:
         own = values[session]
         return found | (show(own, values, False) if own is not None and own.scan is not None else {})
 
-    shown = [session, seen, notes, slices, index, status]
+    shown = [session, seen, notes, slices, index, frame, status]
     read = {session, upload, model, plane, index, frame}
     hidden: dict[str, Any] = {"api_visibility": "private", **ONE_AT_A_TIME}
-    upload.change(guarded(status, opened), read, shown, **hidden)
-    frame.submit(guarded(status, opened), read, shown, **hidden)
-    template.click(guarded(status, sample), read, shown, **hidden)
+    opening = (
+        upload.change(guarded(status, opened, empty), read, shown, **hidden),
+        frame.submit(guarded(status, opened, unseen), read, shown, **hidden),
+        template.click(guarded(status, sample, empty), read, shown, **hidden),
+    )
     index.release(guarded(status, moved), read, shown, show_progress="hidden", **hidden)
     plane.input(guarded(status, turned), read, shown, **hidden)
     model.input(guarded(status, chosen_model), read, [*shown, *sources, *targets, before, after], **hidden)
-    return panel
+    asked = (tuple(sources), tuple(targets), (before, after))
+    return ScanPanel(session, model, plane, index, status, *asked, opening)
 
 
 def fields_of(studio: Studio, model: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
