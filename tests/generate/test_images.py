@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import PNDMScheduler
 
 from latentdrift.drift import LatentDrift, drift_of
 from latentdrift.errors import ConfigurationError, DataError, DriftError, LatentDriftError, UnknownNameError
@@ -170,6 +171,17 @@ def test_a_model_that_diverges_is_told(pipeline: Any) -> None:
     torch.nn.init.constant_(pipeline.unet.conv_out.bias, float("nan"))
     with pytest.raises(LatentDriftError, match="2 of 2 latents are no longer finite after 3 steps"):
         generate_images(pipeline, ["a", "b"], seeds=[0, 1], steps=3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+def test_pndm_takes_as_many_steps_as_on_stable_diffusion(pipeline: Any, steps: int) -> None:
+    """It repeats the second step; with Runge-Kutta steps it would have none for 1 to 3, and 13 for 4."""
+    use_sampler(pipeline, "pndm")
+    pipeline.scheduler.set_timesteps(steps)
+    assert len(pipeline.scheduler.timesteps) == (steps + 1 if steps > 1 else 1)
+    assert torch.isfinite(generate_images(pipeline, ["a"], seeds=[0], steps=steps)).all()
+    # A model that was saved with them keeps them.
+    assert scheduler_like(PNDMScheduler(skip_prk_steps=False), PNDMScheduler).config.skip_prk_steps is False
 
 
 def test_an_unknown_sampler(pipeline: Any) -> None:

@@ -27,14 +27,18 @@ def scheduler_like(scheduler: Any, kind: type) -> Any:
     """Return a scheduler of class `kind` with the noise schedule, spacing and drift of another.
 
     Classes differ in their defaults: a sample is clipped to [-1, 1] by DDIM unless told otherwise, which is for pixels
-    and would cut latents. It is therefore off where the other scheduler does not ask for it.
+    and would cut latents. It is therefore off where the other scheduler does not ask for it. PNDM begins with
+    Runge-Kutta steps, of which each is several and which need four at least; Stable Diffusion leaves them out.
     """
     from latentdrift.drift import drift_of, remove
 
     config = remove(scheduler).config
-    extra = {}
-    if "clip_sample" in inspect.signature(kind.__init__).parameters:  # type: ignore[misc]
+    accepted = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    extra: dict[str, Any] = {}
+    if "clip_sample" in accepted:
         extra["clip_sample"] = "clip_sample" in config and bool(config["clip_sample"])
+    if "skip_prk_steps" in accepted:
+        extra["skip_prk_steps"] = bool(config.get("skip_prk_steps", True))
     made = kind.from_config(config, **extra)  # type: ignore[attr-defined]
     drift = drift_of(scheduler)
     return made if drift is None else drift.apply(made)
