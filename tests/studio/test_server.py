@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from latentdrift.cli.studio import StudioOptions, chosen_password
+from latentdrift.errors import ConfigurationError
+from latentdrift.studio.server import ServerConfig, bound_socket
+
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
@@ -105,3 +109,25 @@ def test_nohup_keeps_it(tmp_path: Path) -> None:
         one.send_signal(signal.SIGTERM)
         assert one.wait(60) == 128 + signal.SIGTERM
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "nowhere.invalid"])
+def test_hosts_that_are_none_are_named(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="--host"):
+        bound_socket(ServerConfig(host=host, port=0))
+
+
+def test_passwords_are_read_from_text(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    options = StudioOptions(password_file=file)
+    file.write_text("pässword\nmore\n", encoding="utf-8")
+    assert chosen_password(options) == "pässword"
+    file.write_bytes("pässword".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        chosen_password(options)
+    file.write_text("\n")
+    with pytest.raises(ConfigurationError, match="is empty"):
+        chosen_password(options)
+    file.unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        chosen_password(options)

@@ -85,7 +85,7 @@ def chosen_password(options: StudioOptions) -> str | None:
     """Return the password of the flag, the file or the environment, in this order; None where there is none.
 
     Raises:
-        ConfigurationError: a file that cannot be read or is empty.
+        ConfigurationError: a file that cannot be read, is no text or is empty.
     """
     if options.password is not None:
         return options.password
@@ -94,6 +94,10 @@ def chosen_password(options: StudioOptions) -> str | None:
             lines = options.password_file.read_text(encoding="utf-8").splitlines()
         except OSError as error:
             raise ConfigurationError(f"{options.password_file} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(
+                f"{options.password_file} is not UTF-8. Save the password as plain text."
+            ) from error
         if not lines or not lines[0].strip():
             raise ConfigurationError(f"{options.password_file} is empty. Write the password into its first line.")
         return lines[0].strip()

@@ -127,13 +127,15 @@ def bound_socket(config: ServerConfig) -> socket.socket:
     """Return a socket that listens at the wanted place.
 
     Raises:
-        ConfigurationError: the port is taken, or the host is none of this machine's.
+        ConfigurationError: the port is taken, or the host is none of this machine's or no name at all.
     """
     try:
         family = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)[0][0]
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind((config.host, config.port))
+    except UnicodeError as error:  # of the encoding of names, such as for a..b
+        raise ConfigurationError(f"The host {config.host!r} is no name or address. Give another --host.") from error
     except OSError as error:
         raise ConfigurationError(
             f"Cannot listen at {config.host}:{config.port}: {error.strerror or error}. Give another --port or --host."
