@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from latentdrift.cli.options import parse_options
@@ -26,6 +27,8 @@ class ServeOptions:
     """SQLite file of the answers; answers.sqlite in the folder by default."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 is every network of this machine."""
+    public_name: str | None = None
+    """Host name under which a server with HTTPS in front is opened, such as study.example.org."""
     port: int = 8347
     """Port; 0 takes a free one."""
     json: bool = False
@@ -54,5 +57,6 @@ def main(arguments: Sequence[str]) -> int:
         print_result({"address": address} if options.quiet and not options.json else facts, options.json)
         sys.stdout.flush()
 
-    run_server(study, answers, options.host, options.port, ready)
+    serve = run_server if options.public_name is None else partial(run_server, public_name=options.public_name)
+    serve(study, answers, options.host, options.port, ready)
     return 0

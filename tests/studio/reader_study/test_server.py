@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from latentdrift.errors import DataError
+from latentdrift.errors import ConfigurationError, DataError
 from latentdrift.studio.reader_study.answers import Answer, Answers
 from latentdrift.studio.reader_study.build import Built
 from latentdrift.studio.reader_study.server import WRONG_CODES, make_app
@@ -21,8 +21,8 @@ GIVEN = {"rating": "5", "diagnosis": "MildDemented", "quality": "4", "comment": 
 class Visitor:
     """A browser without scripts."""
 
-    def __init__(self, study: Study, answers: Answers, host: str = "127.0.0.1") -> None:
-        self.client = TestClient(make_app(study, answers, host), base_url="http://127.0.0.1:8347")
+    def __init__(self, study: Study, answers: Answers, host: str = "127.0.0.1", public_name: str | None = None) -> None:
+        self.client = TestClient(make_app(study, answers, host, public_name), base_url="http://127.0.0.1:8347")
 
     def get(self, path: str, **more: Any) -> Any:
         return self.client.get(path, **more)
@@ -181,6 +181,51 @@ def test_other_host_names_are_refused_on_loopback(built: Built, answers: Answers
     away = {"host": "elsewhere.example"}
     assert Visitor(built.study, answers).get("/", headers=away).status_code == 400
     assert Visitor(built.study, answers, "0.0.0.0").get("/", headers=away).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["study.example.org", "127.0.0.1:8347"])
+def test_a_proxy_with_https_in_front(built: Built, answers: Answers, host: str) -> None:
+    """It keeps Host or rewrites it; the browser's Origin is the proxy's in both cases."""
+    code = {"code": built.study.readers[0].code}
+    headers = {"host": host, "origin": "https://study.example.org"}
+    behind = Visitor(built.study, answers, public_name="Study.example.org")
+    assert "Your code" in behind.get("/", headers=headers).text
+    assert behind.post("/login", code, headers=headers, follow_redirects=False).headers["location"] == "/next"
+    away = {**headers, "origin": "https://elsewhere.example"}
+    assert behind.post("/login", code, headers=away).status_code == 400
+    assert behind.get("/", headers={"host": "elsewhere.example"}).status_code == 400
+    assert Visitor(built.study, answers).post("/login", code, headers=headers).status_code == 400
+    with pytest.raises(ConfigurationError, match="no host name"):
+        make_app(built.study, answers, public_name="https://study.example.org")
+
+
+def test_serve_passes_the_public_name_on(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentdrift.cli.reader_study_serve import main
+    from latentdrift.studio.reader_study import server
+
+    served: list[dict[str, Any]] = []
+    monkeypatch.setattr(server, "run_server", lambda *_, **more: served.append(more))
+    for words in ([], ["--public-name", "study.example.org"]):
+        assert main(["--study", str(tmp_path / "study"), *words]) == 0
+    assert served == [{}, {"public_name": "study.example.org"}]
+
+
+@pytest.mark.parametrize("revision", ["9" * 5000, "9" * 30, "-1", "x", "²"])
+def test_revisions_that_cannot_be_are_refused(visitor: Visitor, answers: Answers, revision: str) -> None:
+    assert visitor.post("/image/1", {**GIVEN, "revision": revision}).status_code == 400
+    assert answers.all() == []
+
+
+def test_forms_of_too_many_fields_are_refused(visitor: Visitor, answers: Answers) -> None:
+    more = {f"field-{number}": "x" for number in range(20)}
+    assert visitor.post("/image/1", {**GIVEN, **more}).status_code == 400
+    assert answers.all() == []
+
+
+def test_addresses_of_endless_numbers_are_no_image(visitor: Visitor) -> None:
+    for number in ("9" * 5000, "-1", "x"):
+        assert visitor.get(f"/image/{number}").url.path == "/image/1"
+        assert visitor.get(f"/picture/{number}").status_code == 404
 
 
 def test_the_time_told_must_be_possible(visitor: Visitor, answers: Answers) -> None:

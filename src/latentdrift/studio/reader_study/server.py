@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 from latentdrift.errors import ConfigurationError
 from latentdrift.evaluate.readers import LEVELS, QUALITIES
+from latentdrift.studio.guard import checked_name
 from latentdrift.studio.reader_study.answers import Answer, Answers
+from latentdrift.studio.reader_study.forms import read_form, seconds_of, whole_number
 from latentdrift.studio.reader_study.study import Reader, Study
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 COOKIE = "reader_session"
 LONGEST_COMMENT = 2000
-LARGEST_FORM = 32_768
-"""Bytes."""
 WRONG_CODES = 20
 """A minute, of all visitors together; then codes are not looked at until the minute is over."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -78,13 +77,17 @@ def questions_of(study: Study) -> list[Choice]:
     return [*found, Choice("quality", "Image quality", QUALITY_WORDS, numbers(QUALITIES))]
 
 
-def make_app(study: Study, answers: Answers, host: str = "127.0.0.1") -> Starlette:
+def make_app(study: Study, answers: Answers, host: str = "127.0.0.1", public_name: str | None = None) -> Starlette:
     """Return the web application.
 
     Args:
         study: what is asked.
         answers: where it is kept.
         host: the address it will listen on; on loopback, other host names in requests are refused.
+        public_name: host name under which a proxy in front is opened; it is not refused, and its forms are taken.
+
+    Raises:
+        ConfigurationError: the public name is no host name.
     """
     from jinja2 import Environment, StrictUndefined
     from starlette.applications import Starlette
@@ -98,18 +101,20 @@ def make_app(study: Study, answers: Answers, host: str = "127.0.0.1") -> Starlet
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages = {name: environment.from_string(load(f"{name}.html.j2")) for name in ("login", "question", "done")}
     frame = environment.from_string(load("frame.html.j2"))
-    site = _Site(study, answers, questions_of(study), pages, frame)
+    public = None if public_name is None else checked_name(public_name)
+    site = _Site(study, answers, questions_of(study), pages, frame, public)
     assets = {name: load(name) for name in ASSETS}
     hosts = ["127.0.0.1", "localhost", "[::1]"] if host in LOOPBACK else ["*"]
+    hosts += [] if public is None else [public]
     return Starlette(
         routes=[
             Route("/", site.start),
             Route("/login", site.log_in, methods=["POST"]),
             Route("/logout", site.log_out, methods=["POST"]),
             Route("/next", site.next),
-            Route("/image/{number:int}", site.question),
-            Route("/image/{number:int}", site.answer, methods=["POST"]),
-            Route("/picture/{number:int}", site.picture),
+            Route("/image/{number}", site.question),
+            Route("/image/{number}", site.answer, methods=["POST"]),
+            Route("/picture/{number}", site.picture),
             Route("/done", site.done),
             *(Route(f"/{name}", partial(_asset, text, ASSETS[name])) for name, text in assets.items()),
         ],
@@ -117,7 +122,14 @@ def make_app(study: Study, answers: Answers, host: str = "127.0.0.1") -> Starlet
     )
 
 
-def run_server(study: Study, answers: Answers, host: str, port: int, ready: Callable[[str], None]) -> None:
+def run_server(
+    study: Study,
+    answers: Answers,
+    host: str,
+    port: int,
+    ready: Callable[[str], None],
+    public_name: str | None = None,
+) -> None:
     """Serve until interrupted; `ready` is called with the address when connections are accepted.
 
     Args:
@@ -126,14 +138,16 @@ def run_server(study: Study, answers: Answers, host: str, port: int, ready: Call
         host: address to listen on.
         port: port; 0 takes a free one.
         ready: called once.
+        public_name: host name under which a proxy in front is opened.
 
     Raises:
-        ConfigurationError: the address is taken or not this machine's.
+        ConfigurationError: the address is taken or not this machine's, or the public name is no host name.
     """
     import socket
 
     import uvicorn
 
+    app = make_app(study, answers, host, public_name)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -146,7 +160,7 @@ def run_server(study: Study, answers: Answers, host: str, port: int, ready: Call
     shown = f"[{host}]" if ":" in host else host
     with listener:
         ready(f"http://{shown}:{listener.getsockname()[1]}/")
-        config = uvicorn.Config(make_app(study, answers, host), log_level="warning", access_log=False)
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
         with suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
             uvicorn.Server(config).run(sockets=[listener])
 
@@ -160,8 +174,17 @@ async def _asset(text: str, kind: str, request: Request) -> Response:
 class _Site:
     """What the routes do. Handlers that are no coroutines run in threads, so that the database blocks nobody."""
 
-    def __init__(self, study: Study, answers: Answers, questions: list[Choice], pages: dict[str, Any], frame: Any):
+    def __init__(
+        self,
+        study: Study,
+        answers: Answers,
+        questions: list[Choice],
+        pages: dict[str, Any],
+        frame: Any,
+        public: str | None,
+    ) -> None:
         self.study, self.answers, self.questions, self.pages, self.frame = study, answers, questions, pages, frame
+        self.public = public
         self.readers = {reader.name: reader for reader in study.readers}
         self.failures: deque[float] = deque(maxlen=WRONG_CODES)
 
@@ -189,7 +212,7 @@ class _Site:
         """Open a session for a code."""
         from starlette.concurrency import run_in_threadpool
 
-        form = await _form(request)
+        form = await read_form(request, self.public)
         if form is None:
             return _refused()
         now = time.monotonic()
@@ -208,7 +231,7 @@ class _Site:
         """End the session; the answers stay."""
         from starlette.concurrency import run_in_threadpool
 
-        if await _form(request) is None:
+        if await read_form(request, self.public) is None:
             return _refused()
         await run_in_threadpool(self.answers.log_out, request.cookies.get(COOKIE))
         response = _go("/")
@@ -241,9 +264,9 @@ class _Site:
         reader = self.who(request)
         if reader is None:
             return None, None
-        place, first = int(request.path_params["number"]) - 1, self.first(reader)
+        number, first = whole_number(request.path_params["number"]), self.first(reader)
         last = len(reader.order) - 1 if first is None else first
-        return reader, place if 0 <= place <= last else None
+        return reader, number - 1 if number is not None and 1 <= number <= last + 1 else None
 
     def ask(self, reader: Reader, place: int, given: dict[str, str] | None = None, error: str = "") -> Response:
         """Return the page of an image, with the answer given before, or the incomplete one given now."""
@@ -276,7 +299,7 @@ class _Site:
         """Keep an answer, and go to the next image."""
         from starlette.concurrency import run_in_threadpool
 
-        form = await _form(request)
+        form = await read_form(request, self.public)
         if form is None:
             return _refused()
         return await run_in_threadpool(self.keep, request, form)
@@ -286,6 +309,9 @@ class _Site:
         reader, place = self.place(request)
         if reader is None or place is None:
             return _go("/next")
+        revision = whole_number(form.get("revision", "1"))
+        if revision is None:
+            return _refused()
         for question in self.questions:
             if form.get(question.name) not in question.values:
                 return self.ask(reader, place, form, f"One question is open: {question.legend}")
@@ -298,8 +324,8 @@ class _Site:
             form.get("diagnosis") if self.study.classes else None,
             int(form["quality"]),
             form.get("comment", "").strip()[:LONGEST_COMMENT],
-            _seconds(form.get("seconds", ""), elapsed),
-            int(form["revision"]) if form.get("revision", "").isascii() and form.get("revision", "").isdigit() else 1,
+            seconds_of(form.get("seconds", ""), elapsed),
+            revision,
         )
         changed = answer.revision > 1
         if not self.answers.save(answer):
@@ -333,27 +359,5 @@ def _go(where: str) -> Response:
 def _refused() -> Response:
     from starlette.responses import PlainTextResponse
 
-    return PlainTextResponse("This form is too large, or comes from another page.", 400, headers=HEADERS)
-
-
-async def _form(request: Request) -> dict[str, str] | None:
-    """Return the fields of a form, or None for one that is too large or was sent from another site's page."""
-    origin = request.headers.get("origin")
-    if origin not in (None, "null") and urlsplit(origin).netloc != request.headers.get("host"):
-        return None
-    content = b""
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > LARGEST_FORM:
-            return None
-    fields = parse_qs(content.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
-    return {name: values[-1] for name, values in fields.items()}
-
-
-def _seconds(told: str, elapsed: float) -> float:
-    """Return the time that the page says the image was looked at, if it can be; else that since it was shown."""
-    try:
-        seconds = float(told)
-    except ValueError:
-        return elapsed
-    return seconds if 0 < seconds <= elapsed + 1 else elapsed
+    told = "This form is too large or damaged, or comes from another page. Behind a proxy, serve with --public-name."
+    return PlainTextResponse(told, 400, headers=HEADERS)
