@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import PNDMScheduler
+from diffusers import DDIMScheduler, PNDMScheduler
 
 from latentdrift.drift import LatentDrift, drift_of
 from latentdrift.errors import ConfigurationError, DataError, DriftError, LatentDriftError, UnknownNameError
@@ -18,6 +19,7 @@ from latentdrift.generate import (
     scheduler_like,
     use_sampler,
 )
+from latentdrift.generate.loop import check_steps
 from latentdrift.models import encode_prompts, load_pipeline
 
 PROMPTS = ["a slice, mild demented", "a slice, non demented", "a", "b"]
@@ -137,6 +139,7 @@ def test_another_size_than_the_models(pipeline: Any) -> None:
         ({"prompts": [], "seeds": []}, "nothing to generate"),
         ({"steps": 0}, "steps is 0; give a number from 1 to 1000"),
         ({"steps": 1001}, "steps is 1001"),
+        ({"steps": 1000}, "steps is 1000; .* at timestep 1000, and the model knows 0 to 999. Give 999"),
         ({"size": 30}, "30 pixels does not fit: the side must be a multiple of 4"),
         ({"size": 0}, "0 pixels does not fit"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -171,6 +174,16 @@ def test_a_model_that_diverges_is_told(pipeline: Any) -> None:
     torch.nn.init.constant_(pipeline.unet.conv_out.bias, float("nan"))
     with pytest.raises(LatentDriftError, match="2 of 2 latents are no longer finite after 3 steps"):
         generate_images(pipeline, ["a", "b"], seeds=[0, 1], steps=3)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+def test_every_number_of_steps_that_is_not_refused_is_within_those_of_training(offset: int) -> None:
+    scheduler = DDIMScheduler(num_train_timesteps=12, steps_offset=offset)
+    for steps in range(1, 13):
+        scheduler.set_timesteps(steps)
+        beyond = scheduler.timesteps.max() >= 12
+        with pytest.raises(ConfigurationError) if beyond else nullcontext():
+            check_steps(scheduler, steps)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])

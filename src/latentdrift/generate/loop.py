@@ -31,10 +31,24 @@ def start_noise(
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Raise ConfigurationError unless a scheduler can be set to `steps` steps."""
-    most = scheduler.config.num_train_timesteps
+    """Raise ConfigurationError unless a scheduler can be set to `steps` steps, all within those of training."""
+    most: int = scheduler.config.num_train_timesteps
     if not 1 <= steps <= most:
         raise ConfigurationError(f"steps is {steps}; give a number from 1 to {most}.")
+    if scheduler.config.get("timestep_spacing") != "leading":
+        return
+    offset: int = scheduler.config.get("steps_offset", 0)
+
+    def first(count: int) -> int:
+        return (count - 1) * (most // count) + offset
+
+    if first(steps) >= most:
+        # The offset is added to all timesteps, whether there is room for it above or not.
+        fewer = next((count for count in range(steps, 0, -1) if first(count) < most), 1)
+        raise ConfigurationError(
+            f"steps is {steps}; with the scheduler's steps_offset of {offset} the first would be at timestep "
+            f"{first(steps)}, and the model knows 0 to {most - 1}. Give {fewer}."
+        )
 
 
 @torch.no_grad()
