@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from latentdrift.drift import LatentDrift, LatentMoments, drift_of
 from latentdrift.errors import ConfigurationError
@@ -15,6 +16,7 @@ from latentdrift.generate import (
     inverse_scheduler,
     invert_images,
     invert_latents,
+    scheduler_like,
     steps_of_strength,
 )
 from latentdrift.models import Conditioning, encode_prompts, load_pipeline
@@ -64,6 +66,24 @@ def test_inversion_leads_back_under_any_drift(drift: LatentDrift, strength: floa
     assert plain < 0.03
     assert plain < few
     assert round_trip(drift, 50, strength)[0] < 1.5 * plain
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+def test_inversion_leads_back_under_a_spacing_that_the_inverse_does_not_know(steps: int) -> None:
+    plain: Any = build_scheduler()
+    source = EulerDiscreteScheduler.from_config(plain.config, timestep_spacing="linspace")
+    inverse, down = inverse_scheduler(source), scheduler_like(source, DDIMScheduler)
+    for scheduler in (inverse, down):
+        scheduler.set_timesteps(steps)
+    assert torch.equal(inverse.timesteps, down.timesteps.flip(0))
+    assert inverse.timesteps[-1] == 999
+    pipeline: Any = SimpleNamespace(unet=Denoiser(plain.alphas_cumprod), scheduler=source)
+    latents = 0.3 + 0.5 * torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    conditioning = Conditioning(torch.zeros(3, 1, 1))
+    noise = invert_latents(pipeline, latents, conditioning, steps=steps)
+    back = denoise(pipeline.unet, down, noise, conditioning)
+    # As close as under the spacing of Stable Diffusion.
+    assert (back - latents).pow(2).mean().sqrt() < 1.5 * round_trip(None, steps, 1.0)[0]
 
 
 def test_inversion_ends_in_noise_without_the_drift() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inverse_scheduler(scheduler: Any) -> Any:
-    """Return the DDIM inverse of a scheduler, with its noise schedule, spacing and drift."""
+    """Return the DDIM inverse of a scheduler, with its noise schedule, spacing and drift; see `scheduler_like`."""
     from diffusers import DDIMInverseScheduler
 
     return scheduler_like(scheduler, DDIMInverseScheduler)

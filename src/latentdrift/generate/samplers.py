@@ -29,7 +29,13 @@ def scheduler_like(scheduler: Any, kind: type) -> Any:
     Classes differ in their defaults: a sample is clipped to [-1, 1] by DDIM unless told otherwise, which is for pixels
     and would cut latents. It is therefore off where the other scheduler does not ask for it. PNDM begins with
     Runge-Kutta steps, of which each is several and which need four at least; Stable Diffusion leaves them out.
+
+    DDIM and its inverse take strides of T / steps, whatever the spacing. Timesteps of "linspace" lie further apart, so
+    that steps do not end where the next begins, and the inverse does not know them at all. Both then take "trailing",
+    which begins at the same last timestep.
     """
+    from diffusers import DDIMInverseScheduler, DDIMScheduler
+
     from latentdrift.drift import drift_of, remove
 
     config = remove(scheduler).config
@@ -39,6 +45,8 @@ def scheduler_like(scheduler: Any, kind: type) -> Any:
         extra["clip_sample"] = "clip_sample" in config and bool(config["clip_sample"])
     if "skip_prk_steps" in accepted:
         extra["skip_prk_steps"] = bool(config.get("skip_prk_steps", True))
+    if issubclass(kind, (DDIMScheduler, DDIMInverseScheduler)) and config.get("timestep_spacing") == "linspace":
+        extra["timestep_spacing"] = "trailing"
     made = kind.from_config(config, **extra)  # type: ignore[attr-defined]
     drift = drift_of(scheduler)
     return made if drift is None else drift.apply(made)
