@@ -10,6 +10,7 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
@@ -21,8 +22,11 @@ from diffusers.training_utils import compute_snr
 from latentdrift.drift import LatentDrift, LatentMoments, drift_of, noisy_latents, training_target
 from latentdrift.drift.gaussian import GaussianNetwork, run
 from latentdrift.errors import ConfigurationError
+from latentdrift.finetune.drifting import NoiseChoice
+from latentdrift.finetune.methods.basic import BasicConfig
+from latentdrift.finetune.run import check_noise
 from latentdrift.finetune.schedules import noise_schedule, offset_noise, zero_snr_scheduler
-from latentdrift.generate import generate_images
+from latentdrift.generate import generate_images, scheduler_like
 from latentdrift.models import load_pipeline
 from tests.conftest import build_scheduler
 
@@ -120,6 +124,18 @@ def test_the_signal_to_noise_ratio_is_zero_there_and_its_weight_finite() -> None
     assert weights[-1] == 0
 
 
+@pytest.mark.parametrize("already", [True, False])
+def test_min_snr_is_refused_where_its_weight_would_be_zero(toy_model: Path, already: bool) -> None:
+    pipeline = load_pipeline(toy_model)
+    if already:
+        pipeline.scheduler = zero_snr_scheduler(pipeline.scheduler)
+    says = "Leave --snr-gamma out " + ("for a base" if already else "with --drift zero-terminal-snr")
+    choice = NoiseChoice(zero_snr=not already)
+    with pytest.raises(ConfigurationError, match=says):
+        check_noise(pipeline, choice, BasicConfig(snr_gamma=5.0))
+    check_noise(pipeline, choice, BasicConfig())
+
+
 @pytest.mark.parametrize("steps", [10, 25, 50])
 def test_an_exact_network_samples_the_right_mean_and_the_automatic_drift_vanishes(steps: int) -> None:
     scheduler = zero_snr_scheduler(build_scheduler())
@@ -171,12 +187,17 @@ def test_plain_diffusers_samples_a_saved_model_alike(toy_velocity_model: Path, t
 
 @pytest.mark.parametrize(
     "scheduler",
-    [FlowMatchEulerDiscreteScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True)],
+    [FlowMatchEulerDiscreteScheduler(), EDMEulerScheduler(), UniPCMultistepScheduler(use_flow_sigmas=True)],
     ids=lambda scheduler: type(scheduler).__name__,
 )
 def test_a_scheduler_without_betas_is_refused(scheduler: Any) -> None:
+    """Made of its configuration, a scheduler of diffusers would take linear betas, which the model never saw."""
     with pytest.raises(ConfigurationError, match=f"{type(scheduler).__name__} has no betas to rescale"):
         zero_snr_scheduler(scheduler)
+    with pytest.raises(ConfigurationError, match=f"{type(scheduler).__name__} has no betas, by which noise is added"):
+        noise_schedule(LatentDrift(0.1).apply(scheduler), None)
+    with pytest.raises(ConfigurationError, match=f"{type(scheduler).__name__} has no betas, and DDIMScheduler would"):
+        scheduler_like(LatentDrift(0.1).apply(scheduler), DDIMScheduler)
 
 
 def test_a_schedule_that_ddim_does_not_know() -> None:

@@ -15,6 +15,7 @@ A scheduler that fits none of these registers its own: `@trajectory.register(MyS
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -77,6 +78,14 @@ def trajectory(scheduler: Any) -> Trajectory:
     signal, noise = zip(*levels, strict=True)
     network = noise[1:] if inverse and not hasattr(scheduler, "sigmas") else noise[:-1]
     return Trajectory(signal, noise, network, _ends(scheduler, len(timesteps)), timesteps, inverse)
+
+
+def has_betas(config: Mapping[str, Any]) -> bool:
+    """Tell whether a scheduler's noise levels follow from betas.
+
+    diffusers asks nothing: it makes a scheduler of any other's configuration and takes defaults for what is missing.
+    """
+    return "beta_schedule" in config and not config.get("use_flow_sigmas")
 
 
 def levels_at(scheduler: Any, timesteps: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -108,6 +108,7 @@ def finetune_model(
         return out / "model"
 
     pipeline = trained.adapt(load_base(base, device))
+    noise_schedule(pipeline.scheduler, None)  # a base that cannot be trained is refused before images are encoded
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     weak = trained.check_captions(pipeline, cohort, prompts)
     if weak is not None:
@@ -240,10 +241,12 @@ def check_noise(pipeline: DiffusionPipeline, noise: NoiseChoice, settings: Any) 
     if noise.drift is not None:
         noise.drift.delta(torch.zeros(1, channels, side, side))
     gamma: float = getattr(settings, "snr_gamma", 0.0)
-    if noise.zero_snr and gamma:
+    already = pipeline.scheduler.config.get("rescale_betas_zero_snr")
+    if gamma and (noise.zero_snr or already):
+        where = "for a base whose noise levels end in pure noise" if already else "with --drift zero-terminal-snr"
         raise ConfigurationError(
             "snr_gamma weighs the last timestep by 0 where its signal-to-noise ratio is 0, so that sampling would "
-            "start where nothing was learned. Leave --snr-gamma out with --drift zero-terminal-snr."
+            f"start where nothing was learned. Leave --snr-gamma out {where}."
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from latentdrift.drift import LatentDrift, remove
+from latentdrift.drift.levels import has_betas
 from latentdrift.errors import ConfigurationError
 
 
@@ -15,8 +16,17 @@ def noise_schedule(scheduler: Any, drift: LatentDrift | None) -> Any:
     """Return the scheduler that adds noise in training: the schedule of a scheduler or a pipeline, under `drift`.
 
     A drift it had is left out; prediction type and zero terminal SNR are kept.
+
+    Raises:
+        ConfigurationError: a scheduler without betas (flow matching, EDM), of which DDPM would make levels of its own.
     """
-    schedule = DDPMScheduler.from_config(remove(getattr(scheduler, "scheduler", scheduler)).config)
+    plain = remove(getattr(scheduler, "scheduler", scheduler))
+    if not has_betas(plain.config):
+        raise ConfigurationError(
+            f"{type(plain).__name__} has no betas, by which noise is added in training here. Give a base that diffuses "
+            "by them, such as Stable Diffusion."
+        )
+    schedule = DDPMScheduler.from_config(plain.config)
     return schedule if drift is None else drift.apply(schedule)
 
 
@@ -37,7 +47,7 @@ def zero_snr_scheduler(scheduler: Any) -> Any:
         ConfigurationError: a scheduler without betas (flow matching, EDM), or a schedule that DDIM does not know.
     """
     config = remove(scheduler).config
-    if "beta_schedule" not in config or config.get("use_flow_sigmas"):
+    if not has_betas(config):
         raise ConfigurationError(
             f"{type(scheduler).__name__} has no betas to rescale to zero terminal SNR: give a base that diffuses by "
             "them, such as Stable Diffusion, or --drift none."

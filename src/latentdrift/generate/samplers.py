@@ -33,12 +33,22 @@ def scheduler_like(scheduler: Any, kind: type) -> Any:
     DDIM and its inverse take strides of T / steps, whatever the spacing. Timesteps of "linspace" lie further apart, so
     that steps do not end where the next begins, and the inverse does not know them at all. Both then take "trailing",
     which begins at the same last timestep.
+
+    Raises:
+        ConfigurationError: the other scheduler has no betas (EDM, flow matching), which all samplers here start from.
     """
     from diffusers import DDIMInverseScheduler, DDIMScheduler
 
     from latentdrift.drift import drift_of, remove
+    from latentdrift.drift.levels import has_betas
 
     config = remove(scheduler).config
+    if not has_betas(config):
+        raise ConfigurationError(
+            f"{type(scheduler).__name__} has no betas, and {kind.__name__} would sample on levels of its own that the "
+            "model was not trained on. Keep the model's own scheduler, or give a model that diffuses by betas, such as "
+            "Stable Diffusion."
+        )
     accepted = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     extra: dict[str, Any] = {}
     if "clip_sample" in accepted:
