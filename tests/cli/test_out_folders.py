@@ -45,7 +45,13 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
         raise AssertionError("work was begun")
 
-    for name in ("cli.models.open_model", "data.leakage.find_leakage", "data.prepare.prepare_cohort"):
+    works = (
+        "cli.models.open_model",
+        "data.leakage.find_leakage",
+        "data.prepare.prepare_cohort",
+        "cli.evaluate.evaluate",
+    )
+    for name in works:
         monkeypatch.setattr(f"latentdrift.{name}", work)
 
 
@@ -59,6 +65,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("search", "--image", "DATA", "--target", "stage=MildDemented"),
         ("prepare", "imagefolder", "--root", "DATA"),
         ("audit", "leakage", "--data", "DATA"),
+        ("evaluate", "--real", "DATA", "--synthetic", "DATA"),
         ("audit", "privacy", "--synthetic", "DATA", "--data", "DATA"),
         ("utility", "--real", "DATA", "--synthetic", "DATA", "--test", "DATA", "--attribute", "stage"),
         ("reader-study", "analyse", "--study", "DATA"),

@@ -72,7 +72,7 @@ class EvaluateOptions:
 def main(arguments: Sequence[str]) -> int:
     """Run the subcommand."""
     options = parse_options(EvaluateOptions, arguments, "evaluate", DESCRIPTION)
-    check_out(options.out)
+    check_result(options.out)
     from PIL import Image
 
     from latentdrift.data import Cohort
@@ -109,14 +109,18 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def check_out(out: Path | None) -> None:
+def check_result(out: Path | None) -> None:
     """Raise ConfigurationError where the result could not be written, before anything is computed."""
+    from latentdrift.cli.whole_folder import check_out
+
     if out is None:
         return
     if out.suffix == ".json" and out.is_dir():
         raise ConfigurationError(f"{out} is a folder; give --out a .json file, or a folder of another name.")
     if out.suffix != ".json" and out.exists() and not out.is_dir():
         raise ConfigurationError(f"{out} is a file; give --out a folder, or a file that ends in .json.")
+    if out.suffix != ".json":
+        check_out(out, {"evaluation.json": None})
 
 
 def open_cache(wish: str) -> FeatureCache | None:
