@@ -147,7 +147,9 @@ def test_the_commands_of_the_page(
     build[build.index("--count") + 1] = "40"
     assert run(capsys, *build)[0] == 0
     served: list[str] = []
-    monkeypatch.setattr(server, "run_server", lambda study, answers, host, port, ready: served.append(f"{host}:{port}"))
+    monkeypatch.setattr(
+        server, "run_server", lambda study, answers, host, port, ready, public_name: served.append(f"{host}:{port}")
+    )
     assert run(capsys, *serve)[0] == 0
     assert served == ["127.0.0.1:8347"]
     answer_all(tmp_path / "study", 1.0)

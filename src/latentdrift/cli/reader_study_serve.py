@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from latentdrift.cli.options import parse_options
@@ -57,6 +56,5 @@ def main(arguments: Sequence[str]) -> int:
         print_result({"address": address} if options.quiet and not options.json else facts, options.json)
         sys.stdout.flush()
 
-    serve = run_server if options.public_name is None else partial(run_server, public_name=options.public_name)
-    serve(study, answers, options.host, options.port, ready)
+    run_server(study, answers, options.host, options.port, ready, public_name=options.public_name)
     return 0
