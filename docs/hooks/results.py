@@ -22,7 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.glob("*")):
         if path.suffix in KINDS:
-            groups.setdefault(path.stem.removesuffix("-samples"), []).append(path)
+            groups.setdefault(path.stem.removesuffix("-samples").removesuffix("-relatives"), []).append(path)
     lines = [
         "# All results",
         "",
