@@ -20,8 +20,8 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)
-if "nohup" in sys.argv:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+# Whoever runs the tests may have been started by nohup.
+signal.signal(signal.SIGHUP, signal.SIG_IGN if "nohup" in sys.argv else signal.SIG_DFL)
 from latentdrift.studio import server
 os.environ["PYTHONPATH"] = sys.argv[1]  # what is started finds the stand-in for the command line
 
