@@ -207,7 +207,7 @@ def test_serve_passes_the_public_name_on(built: Built, tmp_path: Path, monkeypat
     monkeypatch.setattr(server, "run_server", lambda *_, **more: served.append(more))
     for words in ([], ["--public-name", "study.example.org"]):
         assert main(["--study", str(tmp_path / "study"), *words]) == 0
-    assert served == [{}, {"public_name": "study.example.org"}]
+    assert served == [{"public_name": None}, {"public_name": "study.example.org"}]
 
 
 @pytest.mark.parametrize("revision", ["9" * 5000, "9" * 30, "-1", "x", "²"])
