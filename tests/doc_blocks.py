@@ -105,6 +105,6 @@ def smaller(words: Sequence[str]) -> list[str]:
             stop = next((i for i in range(start + 1, len(made)) if made[i].startswith("--")), len(made))
             del made[start:stop]
         made += [flag] if value is None else [flag, value]
-    if made[1] == "counterfactual" and "--take" in made:
+    if made[1] == "counterfactual" and {"--take", "--split"} <= set(made):
         made[made.index("--take") + 1] = "1"  # of few held-out people
     return made
