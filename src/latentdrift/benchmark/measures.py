@@ -75,7 +75,8 @@ def frechet(real: npt.ArrayLike, made: npt.ArrayLike) -> dict[str, float]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SmallSampleWarning)
-        return figure(frechet_distance(real, made), frechet_interval(real, made))
+        value = frechet_distance(real, made)
+        return figure(value, frechet_interval(real, made, value=value))
 
 
 def copy_share(workshop: Workshop, made: Cohort) -> Figures:
