@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from latentdrift.benchmark.data import BenchmarkData
+from latentdrift.benchmark import data
+from latentdrift.benchmark.data import BenchmarkData, open_parts
 from latentdrift.benchmark.plan import BenchmarkConfig
 from latentdrift.benchmark.results import samples_picture
 from latentdrift.benchmark.summary import RowSummary
@@ -20,8 +22,8 @@ from latentdrift.models import load_pipeline
 
 
 def opened(toy_model: Path, folder: Path, cohort: Path | None = None, size: int | None = None) -> Workshop:
-    data = BenchmarkData(str(cohort), attribute="stage") if cohort else BenchmarkData()
-    return Workshop(data, BenchmarkConfig(base=str(toy_model), image_size=size, seeds=(0,)), folder, "cpu")
+    given = BenchmarkData(str(cohort), attribute="stage") if cohort else BenchmarkData()
+    return Workshop(given, BenchmarkConfig(base=str(toy_model), image_size=size, seeds=(0,)), folder, "cpu")
 
 
 def test_the_base_keeps_its_weights_at_another_size(toy_model: Path, tmp_path: Path) -> None:
@@ -53,6 +55,14 @@ def test_captions_are_of_all_classes_though_files_stand_class_by_class(toy_model
     assert set(Counter(record.stage for record in asked)) == {"CN", "AD"}
     assert workshop.asked(200)[:20] == asked
     assert set(Counter(record.key for record in workshop.asked(160)).values()) == {2}
+
+
+def test_simulated_chests_have_one_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "simulate_cohort", functools.partial(data.simulate_cohort, size=32))
+    parts = open_parts(BenchmarkData(modality="xray", subjects=10), tmp_path)
+    assert (parts.attribute, parts.template) == ("finding", "a radiograph of a {finding} chest")
+    assert {record.subject for record in parts.train}.isdisjoint(record.subject for record in parts.test)
+    assert (tmp_path / "simulated-xray-10" / "truth").is_dir()
 
 
 def test_a_picture_to_be_handed_on_shows_no_real_image(toy_model: Path, toy_cohort: Path, tmp_path: Path) -> None:

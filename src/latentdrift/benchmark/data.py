@@ -94,8 +94,10 @@ def open_parts(data: BenchmarkData, folder: Path) -> Parts:
         place = folder / f"simulated-{data.modality}-{data.subjects}"
         kind = "chest" if data.modality == "xray" else "brain"
         if not (place / "simulation.json").exists():
-            # Two visits: what a benchmark of ageing learns from. The truth: what edits are measured against.
-            simulate_cohort(place, data.subjects, seed=11, truth=True, kind=kind, visits=2, years_between=5.0)
+            # Two visits: what a benchmark of ageing learns from; a simulated chest has one. The truth: what edits are
+            # measured against.
+            visits: dict[str, Any] = {} if kind == "chest" else {"visits": 2, "years_between": 5.0}
+            simulate_cohort(place, data.subjects, seed=11, truth=True, kind=kind, **visits)
         cohort = Cohort.open(place, missing="keep", label=data.attribute)
     else:
         cohort = Cohort.open(data.data, missing="keep", label=data.attribute)

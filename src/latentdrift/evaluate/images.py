@@ -164,4 +164,4 @@ def _described(images: ImageSet) -> str:
 
 def digests(batch: torch.Tensor) -> list[bytes]:
     """Return a digest of the pixels of every image of a uint8 batch (B, 3, H, W)."""
-    return [hashlib.blake2b(image.contiguous().numpy().tobytes(), digest_size=16).digest() for image in batch.cpu()]
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in batch.cpu().numpy()]

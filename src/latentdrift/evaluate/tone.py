@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from latentdrift.errors import EvaluationError
 from latentdrift.evaluate.features.base import to_bytes
 
@@ -38,5 +41,13 @@ def tint(images: Any) -> float:
     data = to_bytes(images)
     if not len(data):
         raise EvaluationError("There is no image to measure the tint of.")
-    # Image by image: a large set in floats would not fit into memory.
-    return max(float((image.float() - image.float().mean(dim=0, keepdim=True)).abs().max()) for image in data)
+    if data.stride(1) == 0:
+        return 0.0  # one channel, seen three times
+    # In whole numbers, and image by image: a large set of them would not fit into memory. NumPy, because torch would
+    # wake all its threads for every one of these small sums.
+    return max(_tint(image) for image in data.cpu().numpy())
+
+
+def _tint(image: npt.NDArray[np.uint8]) -> float:
+    levels = image.astype(np.int16)
+    return float(np.abs(3 * levels - levels.sum(axis=0, dtype=np.int16)).max()) / 3
