@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 RUN := $(VENV)/.run
 OFFLINE := HF_HUB_OFFLINE=1
-# Python compiles what is imported; pip would compile all of 20,000 files, for a minute.
+# What is imported is compiled then, and kept for the next process; pip would compile all of 20,000 files, for a minute.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 # glibc gives large blocks back to the system at once and fetches them anew at every step, which on some machines takes up
 # to two thirds of the time of work on the processor, on others nothing. Other systems ignore these.
