@@ -129,6 +129,16 @@ def test_a_folder_of_something_else_is_left_alone(train: Train, tmp_path: Path) 
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
+def test_a_record_of_another_program_is_left_alone(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "run" / "logs").mkdir(parents=True)
+    (tmp_path / "run" / "run.json").write_text('{"program": "another", "base": 3}')
+    (tmp_path / "run" / "losses.csv").write_text("precious")
+    with pytest.raises(TrainingError, match="is of no fine-tuning of latentdrift"):
+        train()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["logs", "losses.csv", "run.json"]
+    assert (tmp_path / "run" / "losses.csv").read_text() == "precious"
+
+
 def test_a_damaged_record_is_named(train: Train) -> None:
     run = train(steps=1)
     (run / "run.json").write_text("{")

@@ -59,13 +59,16 @@ def has_finished(out: Path, facts: Mapping[str, Any]) -> bool:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TrainingError(f"{out} is not empty and holds no run. Choose another --out.")
         return False
-    finished = (out / "model" / CARD_FILE).exists()
-    if not finished and newest_checkpoint(out) is None:
-        return False
     try:
         former = json.loads(path.read_text())
     except ValueError as error:
         raise TrainingError(f"{path} is damaged ({error}). Choose another --out, or delete the folder.") from error
+    # Other programs write a run.json too; what stands beside theirs is not ours to replace.
+    if not isinstance(former, dict) or not former.keys() >= {"base", "method", "training"}:
+        raise TrainingError(f"{path} is of no fine-tuning of latentdrift. Choose another --out.")
+    finished = (out / "model" / CARD_FILE).exists()
+    if not finished and newest_checkpoint(out) is None:
+        return False
     changed = list(differences(former, json.loads(json.dumps(facts))))
     if changed:
         raise TrainingError(
