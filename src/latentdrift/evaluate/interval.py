@@ -169,10 +169,11 @@ def manifold_intervals(
     draw, values = np.random.default_rng(seed), []
     n_real, n_synthetic = distances.across.shape
     for _ in range(resamples):
-        rows = draw.permutation(n_real)[: n_real // 2]
-        columns = draw.permutation(n_synthetic)[: n_synthetic // 2]
-        within = distances.real[np.ix_(rows, rows)], distances.synthetic[np.ix_(columns, columns)]
-        half = Distances(*within, distances.across[np.ix_(rows, columns)])
+        # In order, because memory is read faster that way.
+        rows = np.sort(draw.permutation(n_real)[: n_real // 2])
+        columns = np.sort(draw.permutation(n_synthetic)[: n_synthetic // 2])
+        within = _among(distances.real, rows, rows), _among(distances.synthetic, columns, columns)
+        half = Distances(*within, _among(distances.across, rows, columns))
         values.append(figures_of_distances(half, *ks))
     found = {}
     for name, drawn in zip(value._fields, np.array(values).T, strict=True):
@@ -184,6 +185,10 @@ def manifold_intervals(
             low, high = min(low, least.low), min(1.0, max(high, least.high))
         found[name] = Interval(max(0.0, low), high)
     return ManifoldIntervals(**found)
+
+
+def _among(distances: Array, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> Array:
+    return distances.take(rows, axis=0).take(columns, axis=1)
 
 
 def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> Interval:
