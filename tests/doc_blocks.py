@@ -66,7 +66,7 @@ FINETUNE = {
 FIGURE = {"--steps": "2", "--count": "2", "--overwrite": None}
 BENCHMARK = {
     "--base": MODEL, "--steps": "1", "--samples": "60", "--sampling-steps": "1", "--image-size": "32",
-    "--batch-size": "2", "--seeds": "0", "--workers": "1", "--extractor": "efficientnet-lite0",
+    "--batch-size": "2", "--seeds": "0", "--workers": "1", "--extractor": "efficientnet-lite0", "--subjects": "72",
 }  # fmt: skip
 
 SMALLER: Mapping[str, Mapping[str, str | None]] = {
@@ -89,7 +89,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
                          "--utility-network": "small"},
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
-    "benchmark truth": {**BENCHMARK, "--subjects": "72", "--editors": "prompt_swap", "--edit-steps": "1",
+    "benchmark truth": {**BENCHMARK, "--editors": "prompt_swap", "--edit-steps": "1",
                         "--count": "2", "--judge-epochs": "1", "--judge-network": "small"},
 }  # fmt: skip
 """Flags that make a command small enough for a test: set anew where the page sets them, added where it does not."""
