@@ -143,8 +143,8 @@ def more_figures(
         notes.append(f"{what} {error}")
     try:
         mmd = gaussian_distance(real, synthetic, distances=distances)
-        options = {"bandwidth": mmd.bandwidth, "resamples": 10 * resamples, "distances": distances, **settings}
-        mmd_span = gaussian_interval(real, synthetic, **options) if resamples else None
+        options = {"bandwidth": mmd.bandwidth, "resamples": 10 * few, "distances": distances, **settings}
+        mmd_span = gaussian_interval(real, synthetic, **options) if few else None
     except EvaluationError as error:
         notes.append(f"The Gaussian MMD was not computed. {error}")
     blocks = distance_blocks(synthetic, real) if distances is None else [(slice(None), distances.across.T)]

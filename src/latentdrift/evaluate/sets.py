@@ -116,7 +116,7 @@ def evaluate_sets(
     warnings += [note for one in by_group for note in one.notes]
     warnings += dict.fromkeys(first.messages + second.messages)
     fid = frechet_of_checked(a, b)
-    kernel_settings = {"resamples": 10 * resamples, "products": products, **settings}
+    kernel_settings = {"resamples": 10 * few, "products": products, **settings}
     return EvaluationResult(
         fid=fid,
         kid=kernel.value,
