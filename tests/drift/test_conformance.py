@@ -139,8 +139,17 @@ def test_settings_that_change_levels_or_calls(name: str, settings: dict[str, Any
     conformance.check_matched(make, tolerance=2e-3 if rounded else 1e-4)
 
 
+SECONDS = ("LMSDiscrete", "KDPM2Discrete", "DEISMultistep", "UniPCMultistep")
+"""Schedulers of seconds a run, whose other predictions, which they turn into the first, are marked slow."""
+
+
 @pytest.mark.parametrize(
-    ("name", "prediction"), [(name, kind) for name, kinds in DETERMINISTIC.items() for kind in kinds]
+    ("name", "prediction"),
+    [
+        pytest.param(name, kind, marks=pytest.mark.slow if name in SECONDS and kind != kinds[0] else ())
+        for name, kinds in DETERMINISTIC.items()
+        for kind in kinds
+    ],
 )
 def test_the_mean_of_a_gaussian(name: str, prediction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if (name, prediction) == ("PNDM", "v_prediction"):

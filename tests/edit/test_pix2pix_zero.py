@@ -58,8 +58,13 @@ def edited_by_diffusers(other: Any, noise: torch.Tensor, row: int, amount: float
     ).images
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("amount", [0.1, 4.0])
+@pytest.mark.parametrize(
+    ("model", "amount"),
+    [
+        pytest.param(model, amount, marks=pytest.mark.slow if crossed else ())
+        for model, amount, crossed in zip([*MODELS, *MODELS], (0.1, 4.0, 4.0, 0.1), (0, 0, 1, 1), strict=True)
+    ],
+)
 def test_one_image_is_diffusers_and_a_batch_its_single_images(
     model: str, amount: float, request_for: MakeRequest, request: pytest.FixtureRequest
 ) -> None:

@@ -38,7 +38,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("basic", {"drift": "learned-vector"}),
 ]
 NAMES = [*METHODS, "lora-dropout", "learned-drift"]
-QUICK = ("basic", "learned-drift")
+QUICK = ("basic",)
 """In every run of the tests; the others, which go the same way with other weights, are marked slow."""
 
 CASES = [
