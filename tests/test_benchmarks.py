@@ -4,8 +4,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import class_in_samples
 from benchmarks.method_data import script_list, write_pairs, write_prior
 from benchmarks.method_memory import peak_memory
 from benchmarks.method_operations import method_ceilings, method_operations
@@ -135,3 +137,26 @@ def test_peak_memory_is_this_process_own():
     held = bytearray(64_000_000)
     held[::4096] = b"x" * len(held[::4096])
     assert peak_memory()["peak_bytes"] > len(held)
+
+
+def test_what_samples_carry_of_a_class() -> None:
+    draw = np.random.default_rng(0)
+    effect = np.zeros((16, 16))
+    effect[10:14, 2:6] = 20.0
+    truth = np.arange(400) % 2
+
+    def people(part: float, rough: float = 0.0) -> np.ndarray:
+        images = draw.normal(100, 2, (400, 16, 16)) + part * effect * truth[:, None, None]
+        return images + rough * truth[:, None, None] * draw.normal(0, 20, images.shape)
+
+    real = people(1.0)
+    change = real[truth == 1].mean(0) - real[truth == 0].mean(0)
+    half = class_in_samples.figures(people(0.5) + 7, truth, real, change)
+    assert half["size"] == pytest.approx(0.5, abs=0.05)
+    assert half["cosine"] > 0.95
+    assert half["told_by_the_real_difference"]["low"] > 0.95
+    assert half["error_of_the_mean_image"] == pytest.approx(7 - effect.mean() / 4, abs=0.3)
+    # A class that only grain tells is no class that real images have.
+    shortcut = class_in_samples.figures(people(0.0, rough=1.0), truth, real, change)
+    assert shortcut["told_by_grain"]["low"] > 0.95
+    assert shortcut["told_by_the_real_difference"]["value"] < 0.7

@@ -19,6 +19,7 @@ from latentdrift.benchmark.plans.truth import decomposed
 from latentdrift.benchmark.runner import finished, problems
 from latentdrift.benchmark.summary import summarise
 from latentdrift.cli.__main__ import main
+from latentdrift.errors import ConfigurationError
 
 SMALL: dict[str, Any] = {
     "steps": 2, "batch_size": 4, "samples": 16, "sampling_steps": 3, "sampling_batch": 8, "seeds": (0,),
@@ -135,6 +136,29 @@ def test_table1(toy_model: Path, folder: Path) -> None:
     assert len(manifest["model"]["sha256"]) == 64
     with Image.open(samples / "00000.png") as image:
         assert any("ynthetic" in f"{name}{text}" for name, text in image.text.items())  # type: ignore[attr-defined]
+
+
+def test_table1_with_few_real_images(toy_model: Path, folder: Path) -> None:
+    asked: dict[str, Any] = {"methods": ("basic",), "drifts": ("none",), "samples": 24, "utility_network": "small"}
+    plan, workshop, found = measured(
+        "table1", toy_model, folder, **asked, utility_epochs=1, utility_share=0.9, utility_repeats=2
+    )
+    rows = {row.row["method"]: row.figures for row in summarise(plan, found)}
+    assert set(rows["real data"]) == {"auc"}
+    assert {"auc", "auc_half"} <= set(rows["basic"])
+    studies = [json.loads(path.read_text()) for path in (folder / "utility").glob("*/utility.json")]
+    halves = [one for study in studies for one in study["utilities"] if one["kind"] == "half" and one["amount"] == 0.9]
+    assert [len(one["auc_by_seed"]) for one in halves] == [2]
+    assert halves[0]["real_images"] == pytest.approx(0.9 * len(workshop.parts.train), abs=3)
+    whole = open_benchmark("table1", benchmark.get("table1").config_class(base=str(toy_model), **SMALL))
+    cells = {plan.key(cell, {}) for cell in plan.cells(workshop.data) if cell.row["method"] == "real data"}
+    assert cells.isdisjoint(whole.key(cell, {}) for cell in whole.cells(workshop.data))
+
+
+@pytest.mark.parametrize("settings", [{"utility_share": 0.0}, {"utility_share": 1.1}, {"utility_repeats": 0}])
+def test_classifiers_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="give a share above 0"):
+        benchmark.get("table1").config_class(**settings)
 
 
 def test_prompts(toy_model: Path, folder: Path) -> None:

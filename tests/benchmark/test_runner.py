@@ -145,7 +145,7 @@ def test_of_several_findings_the_one_that_counts(toy_cohort: Path) -> None:
 
 
 def test_parts_share_no_subject(tmp_path: Path) -> None:
-    parts = open_parts(BenchmarkData(subjects=24), tmp_path)
+    parts = open_parts(BenchmarkData(subjects=12), tmp_path)
     people = [{record.subject for record in part} for part in (parts.train, parts.test)]
     assert not people[0] & people[1]
     assert all(people)
@@ -153,7 +153,7 @@ def test_parts_share_no_subject(tmp_path: Path) -> None:
     assert parts.attribute == "diagnosis"
     assert parts.template == "an MRI of a {diagnosis} brain"
     # The same folder is taken again, not made anew.
-    assert open_parts(BenchmarkData(subjects=24), tmp_path).facts == parts.facts
+    assert open_parts(BenchmarkData(subjects=12), tmp_path).facts == parts.facts
 
 
 def test_default_stands_for_another_network_in_another_cell(monkeypatch: pytest.MonkeyPatch) -> None:

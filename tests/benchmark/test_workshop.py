@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from latentdrift.benchmark import data
 from latentdrift.benchmark.data import BenchmarkData, open_parts
 from latentdrift.benchmark.plan import BenchmarkConfig
 from latentdrift.benchmark.results import samples_picture
@@ -57,8 +55,7 @@ def test_captions_are_of_all_classes_though_files_stand_class_by_class(toy_model
     assert set(Counter(record.key for record in workshop.asked(160)).values()) == {2}
 
 
-def test_simulated_chests_have_one_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "simulate_cohort", functools.partial(data.simulate_cohort, size=32))
+def test_simulated_chests_have_one_visit(tmp_path: Path) -> None:
     parts = open_parts(BenchmarkData(modality="xray", subjects=10), tmp_path)
     assert (parts.attribute, parts.template) == ("finding", "a radiograph of a {finding} chest")
     assert {record.subject for record in parts.train}.isdisjoint(record.subject for record in parts.test)

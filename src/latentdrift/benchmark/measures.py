@@ -106,9 +106,28 @@ def copy_share(workshop: Workshop, made: Cohort) -> Figures:
 
 
 def utility(
-    workshop: Workshop, made: Cohort | None, kinds: Sequence[str], seed: int, *, network: str, epochs: int
+    workshop: Workshop,
+    made: Cohort | None,
+    kinds: Sequence[str],
+    seed: int,
+    *,
+    network: str,
+    epochs: int,
+    share: float = 1.0,
+    repeats: int = 1,
 ) -> UtilityResult:
-    """Return what classifiers learn from real images, from `made` ones, or from both, tested on held-out real ones."""
+    """Return what classifiers learn from real images, from `made` ones, or from both, tested on held-out real ones.
+
+    Args:
+        workshop: with the real images.
+        made: synthetic images; None for real ones alone.
+        kinds: of training images: real, half, synthetic.
+        seed: of the cell.
+        network: of the classifiers.
+        epochs: of their training.
+        share: of the real training subjects, for real and half.
+        repeats: classifiers of each kind.
+    """
     from latentdrift.evaluate.utility import UtilityConfig, measure_utility
     from latentdrift.models.classifier import ClassifierConfig
 
@@ -120,7 +139,8 @@ def utility(
             attribute=parts.attribute, classes=classes, network=network, epochs=epochs, size=workshop.size
         ),
         kinds=tuple(kinds),
-        seeds=(seed,),
+        amounts=(share,),
+        seeds=tuple(seed + 1000 * repeat for repeat in range(repeats)),
     )
     folder = workshop.folder / "utility" / digest([len(made or ()), str(made and made.root.name), list(kinds), seed])
     return measure_utility(

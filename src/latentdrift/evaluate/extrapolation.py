@@ -63,8 +63,8 @@ def frechet_at_infinity(
         real: features (n_real, d).
         synthetic: features (n_synthetic, d).
         parts: the smallest samples are this part of the sets; at least 3, so that a bend shows.
-        draws: ways of cutting the sets that are averaged; None takes 10, of sets above 500 images as few as 4, since each
-            says more: with 5 of 1,000 the value varies by a thirtieth of its interval's width.
+        draws: ways of cutting the sets that are averaged; None takes 10, of sets above 500 images as few as 4, since
+            each says more: with 5 of 1,000 the value varies by a thirtieth of its interval's width.
         real_whole: leave the real set whole, as published: for a reference of very many images.
         confidence: coverage of the interval.
         resamples: halves that the interval is made of; 0 for none.

@@ -37,6 +37,11 @@ class Table1Config(BenchmarkConfig):
     """Their network."""
     utility_epochs: int = 6
     """Passes over their training images."""
+    utility_share: float = 1.0
+    """Share of the real training subjects that real data have, and that join the images: with few, there is more for
+    these to add."""
+    utility_repeats: int = 1
+    """Classifiers of each kind under every seed: other subjects, other weights at the start; their mean counts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +51,11 @@ class Table1Config(BenchmarkConfig):
             if method not in finetune_method.names() or method == "instruct_pix2pix":
                 known = [name for name in finetune_method.names() if name != "instruct_pix2pix"]
                 raise UnknownNameError("method that makes images from captions", method, known)
+        if not 0 < self.utility_share <= 1 or self.utility_repeats < 1:
+            raise ConfigurationError(
+                f"utility_share is {self.utility_share}, utility_repeats {self.utility_repeats}; give a share above 0, "
+                "at most 1, and at least one repeat."
+            )
         if not self.methods or not self.drifts or not self.rules:
             raise ConfigurationError("Give at least one of --methods, one of --drifts and one of --rules.")
 
@@ -58,7 +68,8 @@ class Table1(Benchmark):
     config: Table1Config
     about = (
         "Fine-tuning methods with and without drift (Table 1 of the paper). *AUC*: a classifier trained on the images "
-        "alone, tested on held-out real ones; *with real*: trained on the real training images and as many of these. "
+        "alone, tested on held-out real ones; *with real*: trained on the real training images (or the share of their "
+        "subjects that was asked for, as are real data alone) and as many of these. "
         "*Real data, autoencoded*: held-out images after the autoencoder alone, nearer than which no model of this "
         "base can come. *Copies*: images nearer to a training image than half of what its neighbours are."
     )
@@ -96,7 +107,12 @@ class Table1(Benchmark):
         from latentdrift.benchmark.measures import auc, copy_share, set_figures, utility
 
         config = self.config
-        trained: dict[str, Any] = {"network": config.utility_network, "epochs": config.utility_epochs}
+        trained: dict[str, Any] = {
+            "network": config.utility_network,
+            "epochs": config.utility_epochs,
+            "share": config.utility_share,
+            "repeats": config.utility_repeats,
+        }
         if settings.get("real"):
             if not config.utility:
                 return {}
@@ -143,7 +159,9 @@ class Table1(Benchmark):
 
     def _classifier(self) -> dict[str, Any]:
         config = self.config
-        about = [config.utility_network, config.utility_epochs, "at the size of the images"]
+        about: list[Any] = [config.utility_network, config.utility_epochs, "at the size of the images"]
+        if (config.utility_share, config.utility_repeats) != (1.0, 1):
+            about += [config.utility_share, config.utility_repeats]
         return {"classifier": about if config.utility else None}
 
 
