@@ -86,7 +86,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "figure latents": FIGURE,
     "figure methods": {"--steps": "2", "--samples": "2", "--overwrite": None},
     "benchmark table1": {**BENCHMARK, "--methods": "basic", "--utility-epochs": "1",
-                         "--utility-network": "small"},
+                         "--utility-network": "small", "--utility-share": "1"},
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
     "benchmark truth": {**BENCHMARK, "--editors": "prompt_swap", "--edit-steps": "1",

@@ -15,6 +15,7 @@ from benchmarks.method_speed import METHODS, find_script
 from benchmarks.method_table import COMPARISONS
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.whole_process import ProcessError, Setting, as_words, check_training_part
+from latentdrift.evaluate import load_extractor
 from latentdrift.models import load_pipeline
 
 SETTING = Setting(steps=10, batch_size=4, images=10, size=32, image_size=32)
@@ -160,3 +161,18 @@ def test_what_samples_carry_of_a_class() -> None:
     shortcut = class_in_samples.figures(people(0.0, rough=1.0), truth, real, change)
     assert shortcut["told_by_grain"]["low"] > 0.95
     assert shortcut["told_by_the_real_difference"]["value"] < 0.7
+
+
+def test_distances_speak_of_their_scale() -> None:
+    draw = np.random.default_rng(1)
+    real = draw.normal(120, 20, (40, 32, 32)).clip(0, 255)
+    gray = (real + 40).clip(0, 255)
+    still = class_in_samples.coarse(real, 2).repeat(2, axis=1).repeat(2, axis=2)
+    extractor = load_extractor("default")
+    of_real, of_gray, of_still, of_rounded = (
+        class_in_samples.distances(class_in_samples.scales(images, extractor), class_in_samples.scales(real, extractor))
+        for images in (real, gray, still, real.round())
+    )
+    assert of_still["frechet_of_coarse_pixels"] < 1e-9 < of_gray["frechet_of_coarse_pixels"]
+    assert of_still["frechet_without_grain"] < of_still["frechet"] / 2
+    assert of_real["frechet"] < 1e-6 > of_rounded["frechet"]

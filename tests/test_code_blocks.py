@@ -34,6 +34,7 @@ LISTED = {
     ".venv/bin/pip install -e .": SETS_UP,
     "python benchmarks/drift_on_scans.py --data FOLDER": MEASURES,
     "python -m benchmarks.search_cost --out search_cost.json": MEASURES,
+    "python -m benchmarks.class_in_samples --real chests": MEASURES,
     "python -m benchmarks.editors_on_scans --name brain": MEASURES,
     "python -m benchmarks.editors_on_scans --name xray": MEASURES,
     "python -m benchmarks.editors_on_scans --name simulated": MEASURES,
