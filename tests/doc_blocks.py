@@ -79,7 +79,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "evaluate": {"--figures": "basic"},
     "utility": {"--size": "32", "--epochs": "1", "--validation": "0.3", "--network": "small"},
     "audit privacy": {"--extractor": "none", "--noises": "1", "--most": "4"},
-    "simulate": {"--subjects": "72"},
+    "simulate": {"--subjects": "96"},
     "prepare": {"--workers": "1"},
     "figure counterfactuals": FIGURE,
     "figure seeds": FIGURE,
@@ -89,6 +89,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
                          "--utility-network": "small", "--utility-share": "1"},
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
+    "benchmark aging": {**BENCHMARK, "--ages": "number"},
     "benchmark truth": {**BENCHMARK, "--editors": "prompt_swap", "--edit-steps": "1",
                         "--count": "2", "--judge-epochs": "1", "--judge-network": "small"},
 }  # fmt: skip

@@ -108,6 +108,9 @@ def test_other_settings_need_another_folder(train: Train, toy_cohort: Path, tmp_
     with pytest.raises(TrainingError, match=r"data\.content_hash"):
         train(steps=2, cohort=Cohort.open(folder))
     assert (run / "model").exists()
+    # The same images under another name are the same data.
+    same_images = Cohort.open(toy_cohort)
+    assert train(steps=2, cohort=Cohort(list(same_images), same_images.root, "another name")) == run
 
 
 def test_a_run_with_checkpoints_is_not_begun_anew(train: Train) -> None:

@@ -78,10 +78,10 @@ def has_finished(out: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def differences(former: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield what `now` has otherwise than `former`; versions of packages do not count."""
+    """Yield what `now` has otherwise than `former`; versions of packages and what data are called do not count."""
     for name, value in now.items():
         before = former.get(name)
-        if name == "versions" or before == value:
+        if f"{prefix}{name}" in ("versions", "data.name") or before == value:
             continue
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             yield from differences(before, value, f"{prefix}{name}.")
