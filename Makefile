@@ -18,14 +18,22 @@ SPREAD := --numprocesses=auto --maxprocesses=4
 SINGLE := OMP_NUM_THREADS=1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs docs-test figures clean
+.PHONY: demo test test-all check docs docs-test figures clean
 
 demo: $(RUN)
 	$(OFFLINE) $(KEEP) $(BIN)/latentdrift demo --out runs/demo
 
-# A file is one process's, the longest files first (tests/conftest.py).
-test: check
-	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD) --dist=loadfile --no-loadscope-reorder
+# A file is one process's, the longest files first (tests/conftest.py). mypy, which has one thread, goes beside them.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(BIN)/mypy > $(VENV)/mypy.log 2>&1 & types=$$!; \
+	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD) --dist=loadfile --no-loadscope-reorder; tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/mypy.log; exit $$((tests || types))
+
+# What `make test` leaves out because it takes long, too.
+test-all: check
+	$(OFFLINE) $(KEEP) $(SINGLE) $(BIN)/python -m pytest $(SPREAD) --dist=loadfile --no-loadscope-reorder -m "slow or not slow"
 
 # The documentation site, in site/index.html. Any warning is an error.
 docs: $(VENV)/.docs

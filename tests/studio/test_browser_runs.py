@@ -46,6 +46,7 @@ def log_in(page: Any, password: str) -> None:
     page.get_by_role("button", name="Login").click()
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_followed_chosen_and_judged(tab: Tab, work: Path, picture: Path, tmp_path: Path) -> None:
     page = tab.page
     log_in(page, "battery staple")
