@@ -25,7 +25,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("number", range(len(DRIFTS)))
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(number, marks=pytest.mark.slow if number in (3, 4, 5) else ()) for number in range(len(DRIFTS))],
+)
 def test_methods_and_drifts_by_command(
     number: int, toy_model: Path, simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
