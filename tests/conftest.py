@@ -21,8 +21,6 @@ LONGEST = (
     "test_plans.py",
     "test_notebooks.py",
     "test_demo.py",
-    "test_browser_runs.py",
-    "test_kill.py",
     "test_privacy.py",
 )
 """Files that take a minute, in no order: begun first, so that no process is left with one while the others are done."""

@@ -279,6 +279,7 @@ def place(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_the_path_leaves_what_the_page_says(place: Path) -> None:
     out = place / "runs"
     with (out / "edits" / "metadata.csv").open() as file:

@@ -173,6 +173,7 @@ def test_through_the_decoder_the_network_is_left_out(pipeline: Any, request_for:
 
 @pytest.mark.parametrize("through", THROUGH)
 @pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(
     through: str, normalise: bool, toy_model: Path, images: torch.Tensor, request_for: MakeRequest
 ) -> None:

@@ -38,13 +38,7 @@ RUNS: list[tuple[str, dict[str, Any]]] = [
     ("basic", {"drift": "learned-vector"}),
 ]
 NAMES = [*METHODS, "lora-dropout", "learned-drift"]
-QUICK = ("basic",)
-"""In every run of the tests; the others, which go the same way with other weights, are marked slow."""
-
-CASES = [
-    pytest.param(*run, id=name, marks=() if name in QUICK else pytest.mark.slow)
-    for name, run in zip(NAMES, RUNS, strict=True)
-]
+CASES = [pytest.param(*run, id=name) for name, run in zip(NAMES, RUNS, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +84,7 @@ def kill(child: BaseProcess, run: Path, step: int, pause: float) -> bool:
     return child.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings"), CASES)
 def test_a_killed_run_ends_as_if_nothing_had_been(
     method: str,

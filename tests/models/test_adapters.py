@@ -147,6 +147,7 @@ def test_a_lora_acts_as_in_plain_diffusers(model: Path, safe: bool, tmp_path: Pa
 
 @MODELS
 @pytest.mark.parametrize(("safe", "scale"), [(True, 2.0), (False, 1.0)])
+@pytest.mark.slow
 def test_a_lora_acts_in_the_text_encoders_too(model: Path, safe: bool, scale: float, tmp_path: Path) -> None:
     """W + alpha / rank * B A: 4 / 2 by the metadata; a pickled file has none, and the factors stand for themselves."""
     from diffusers.utils import convert_state_dict_to_peft
@@ -188,6 +189,7 @@ def test_the_alpha_of_the_metadata_counts(toy_model: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", [False, True])
+@pytest.mark.slow
 def test_two_loras_act_together(toy_model: Path, text: bool, tmp_path: Path) -> None:
     folders = [write_lora(toy_model, tmp_path / str(seed), text=text, seed=seed) for seed in (2, 3)]
     both = load_pipeline(toy_model)
