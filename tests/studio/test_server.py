@@ -43,7 +43,13 @@ def build(studio, config):
     return page
 
 server.build_app, server.warm = build, lambda studio: None
-server.serve(server.ServerConfig(workspace=Path("."), port=0), lambda address: print(address, flush=True))
+
+def ready(address):
+    print(address, flush=True)
+    if "starting" in sys.argv:  # the address is told, and the server does not run yet
+        os.kill(os.getpid(), signal.SIGTERM)
+
+server.serve(server.ServerConfig(workspace=Path("."), port=0), ready)
 """
 
 
@@ -86,9 +92,16 @@ def alive(pid: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("when", ["serving", "building"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("when", "number", "times"),
+    [
+        ("building", signal.SIGTERM, 2),
+        ("building", signal.SIGHUP, 1),
+        ("starting", signal.SIGTERM, 0),
+        ("serving", signal.SIGTERM, 1),
+        ("serving", signal.SIGHUP, 2),
+    ],
+)
 def test_signals_that_end_it_leave_nothing(tmp_path: Path, number: signal.Signals, when: str, times: int) -> None:
     """A terminal that is closed, a lost connection and a process manager end it as Ctrl-C does."""
     with studio(tmp_path, when) as (one, pid, folder):

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,26 +157,26 @@ def serve(config: ServerConfig, ready: Any = print) -> None:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2))
         threading.Thread(target=warm, args=(studio,), daemon=True).start()
         host = f"[{config.host}]" if ":" in config.host else config.host
+        gently.append(server)
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        gently.append(server.handle_exit)
         server.run(sockets=[listening])
 
 
 @contextmanager
-def exiting_when_ended() -> Iterator[list[Callable[[int, Any], None]]]:
+def exiting_when_ended() -> Iterator[list[Any]]:
     """Make the signals of process managers and of closed terminals an exit, so that what is open is cleaned up.
 
     By default they end a process at once: uploads would stay, and what was started would go on. A signal that is
-    ignored already, as by nohup, stays so. What is put into the list yielded is told of a closed terminal first, and
-    has to raise the signal again when it is done, as uvicorn does.
+    ignored already, as by nohup, stays so. A uvicorn server put into the list yielded is asked to end first, whether or
+    not it runs yet; it raises the signal again when it is done.
     """
     former = {number: signal.getsignal(number) for number in ENDING}
     heard = [number for number in ENDING if former[number] is not signal.SIG_IGN]
-    told: list[Callable[[int, Any], None]] = []
+    servers: list[Any] = []
 
     def leave(number: int, frame: Any) -> None:
-        if told and number != signal.SIGTERM:  # which the server listens to itself, and raises again when it is done
-            told.pop()(number, frame)
+        if servers and not servers[0].should_exit:
+            servers[0].handle_exit(number, frame)
             return
         for one in heard:  # a closed terminal may send several: the second must not break the clean-up off
             signal.signal(one, signal.SIG_IGN)
@@ -185,7 +185,7 @@ def exiting_when_ended() -> Iterator[list[Callable[[int, Any], None]]]:
     for number in heard:
         signal.signal(number, leave)
     try:
-        yield told
+        yield servers
     finally:
         for number in heard:
             signal.signal(number, former[number])
