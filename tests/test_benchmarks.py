@@ -165,7 +165,7 @@ def test_what_samples_carry_of_a_class() -> None:
 
 def test_distances_speak_of_their_scale() -> None:
     draw = np.random.default_rng(1)
-    real = draw.normal(120, 20, (40, 32, 32)).clip(0, 255)
+    real = draw.normal(120, 20, (16, 32, 32)).clip(0, 255)
     gray = (real + 40).clip(0, 255)
     still = class_in_samples.coarse(real, 2).repeat(2, axis=1).repeat(2, axis=2)
     extractor = load_extractor("default")

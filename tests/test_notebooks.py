@@ -19,6 +19,7 @@ SMALLER = {
     "subjects=12": "subjects=6",
     "set_timesteps(12)": "set_timesteps(2)",
     "* 8, list(range(8))": "* 4, list(range(4))",
+    "(-0.1, -0.05, 0.05, 0.1)": "(-0.1, 0.1)",
 }
 
 

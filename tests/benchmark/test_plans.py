@@ -12,7 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from latentdrift.benchmark import BenchmarkData, Workshop, benchmark, open_benchmark, run_cells, write_results
+import latentdrift.benchmark
+from latentdrift.benchmark import (
+    BenchmarkData,
+    Workshop,
+    benchmark,
+    open_benchmark,
+    run_cells,
+    run_workers,
+    write_results,
+)
 from latentdrift.benchmark.paper import TABLE1
 from latentdrift.benchmark.plans.drift_rules import GROUPS, DriftRulesConfig
 from latentdrift.benchmark.plans.truth import decomposed
@@ -42,12 +51,19 @@ def measured(name: str, toy_model: Path, folder: Path, data: BenchmarkData | Non
     return plan, workshop, found
 
 
-def test_drift_rules(toy_model: Path, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("groups", "count"),
+    [
+        (("start", "latents"), 8),
+        pytest.param(("start", "paper", "relatives", "latents"), 14, marks=pytest.mark.slow),
+    ],
+)
+def test_drift_rules(groups: tuple[str, ...], count: int, toy_model: Path, folder: Path) -> None:
     plan, workshop, found = measured(
         "drift-rules",
         toy_model,
         folder,
-        groups=("start", "paper", "relatives", "latents"),
+        groups=groups,
         values=(0.1,),
         few=2,
         many=4,
@@ -56,7 +72,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
         search_points=3,
     )
     rows = summarise(plan, found)
-    assert len(rows) == len(plan.cells(workshop.data)) == 14
+    assert len(rows) == len(plan.cells(workshop.data)) == count
     plain = rows[0]
     assert plain.row["trained with"] == "no drift"
     assert plain.against is None
@@ -76,7 +92,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
     files = write_results(plan, workshop, found, "latentdrift benchmark drift-rules", folder / "results")
     record = json.loads(files["json"].read_text())
     assert record["config"]["values"] == [0.1]
-    assert record["work"]["cells"] == 14
+    assert record["work"]["cells"] == count
     assert record["data"]["test"] == len(workshop.parts.test)
     with files["csv"].open(newline="") as file:
         fids = {row["sampled with"]: float(row["value"]) for row in csv.DictReader(file) if row["figure"] == "fid"}
@@ -86,7 +102,7 @@ def test_drift_rules(toy_model: Path, folder: Path) -> None:
     assert page.count("data:image/png") == 2
     assert "--report-only" not in page
     assert "biased upwards" in page
-    assert files["md"].read_text().count("\n") == 16
+    assert files["md"].read_text().count("\n") == count + 2
     assert "\\bottomrule" in files["tex"].read_text()
 
 
@@ -237,7 +253,9 @@ def test_the_perfect_edit_is_all_along_and_nothing_beside() -> None:
     np.testing.assert_allclose(beside, 0.0, atol=1e-5)
 
 
-def test_the_command_goes_on_and_reports(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_goes_on_and_reports(
+    toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = [
         "benchmark", "prompts", "--data", str(toy_cohort), "--attribute", "stage", "--out", str(tmp_path / "out"),
         "--base", str(toy_model), "--steps", "2", "--batch-size", "4", "--samples", "16", "--sampling-steps", "2",
@@ -247,11 +265,22 @@ def test_the_command_goes_on_and_reports(toy_model: Path, toy_cohort: Path, tmp_
     before = json.loads(capsys.readouterr().out)
     assert before["rows"] == []
     assert before["missing"] == ["simple, none, seed 0", "simple, auto, seed 0"]
+    # One here, the other in a process of its own: no more are started than there are cells left.
+    assert main([word for word in words if word != "auto"]) == 0
+    started = []
+
+    def watched(*settings: Any) -> None:
+        started.append(settings[-1])
+        run_workers(*settings)
+
+    monkeypatch.setattr(latentdrift.benchmark, "run_workers", watched)
     assert main([*words, "--workers", "2", "--results", str(tmp_path / "results")]) == 0
+    assert started == [[None]]
     assert "missing" not in capsys.readouterr().out
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").glob("*.json")}
     assert len(cells) == 2
-    assert main([*words, "--json"]) == 0
+    assert main([*words, "--workers", "2", "--json"]) == 0
+    assert len(started) == 1
     after = json.loads(capsys.readouterr().out)
     assert [row["row"]["drift"] for row in after["rows"]] == ["none", "auto"]
     assert after["missing"] == []

@@ -45,18 +45,23 @@ def test_the_demo_ends_in_a_page(
     assert sum(row["synthetic"] for row in checked) == 3 * 4 + 2 + 2
     assert all(row["model_sha256"] for row in checked if row["synthetic"])
 
-    # Again: nothing is simulated or trained anew. A cohort of an older simulator is.
+    # Again: nothing is simulated or trained anew.
     stamps = {path: path.stat().st_mtime_ns for path in (out / "cohort").rglob("*.png")}
     models = {path: path.stat().st_mtime_ns for path in out.glob("*/model/unet/*.safetensors")}
     assert len(models) == 3
-    from latentdrift.cli.demo_steps import simulate, simulation_version
-
-    simulate(out / "cohort", 18, 0, lambda *_: None)
+    demo_steps.simulate(out / "cohort", 18, 0, lambda *_: None)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    sidecar = out / "cohort" / "simulation.json"
-    version = simulation_version(out / "cohort")
+
+
+def test_a_cohort_of_an_older_simulator_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "cohort"
+    demo_steps.simulate(folder, 2, 0, lambda *_: None)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    sidecar = folder / "simulation.json"
+    version = demo_steps.simulation_version(folder)
     sidecar.write_text(sidecar.read_text().replace(f'"version": {version}', '"version": 0'))
-    assert simulation_version(out / "cohort") == 0
-    simulate(out / "cohort", 18, 0, lambda *_: None)
-    assert simulation_version(out / "cohort") == version
-    assert simulation_version(tmp_path) is None
+    assert demo_steps.simulation_version(folder) == 0
+    demo_steps.simulate(folder, 2, 0, lambda *_: None)
+    assert demo_steps.simulation_version(folder) == version
+    assert all(path.stat().st_mtime_ns > then for path, then in stamps.items())
+    assert demo_steps.simulation_version(tmp_path) is None

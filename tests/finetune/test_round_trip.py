@@ -23,7 +23,8 @@ ADAPTERS = {
 """Methods that leave an adapter, and its files."""
 CASES = [
     *((name, "toy_model") for name in METHODS),
-    *((name, "toy_xl_model") for name in (*ADAPTERS, "instruct_pix2pix")),
+    *((name, "toy_xl_model") for name in ("lora", "instruct_pix2pix")),
+    *(pytest.param(name, "toy_xl_model", marks=pytest.mark.slow) for name in ("textual_inversion", "custom_diffusion")),
 ]
 PROMPTS = {
     "textual_inversion": "a <stage-mild-demented> x",

@@ -43,6 +43,7 @@ def test_the_loss_falls_and_only_the_unet_moves(train: Train, toy_model: Path) -
         assert same(weights(toy_model, part), weights(run / "model", part))
 
 
+@pytest.mark.slow  # test_what_moves.py has every method, by step
 def test_a_drift_of_zero_changes_nothing(train: Train) -> None:
     plain = weights(train("plain") / "model")
     for rule in ("start", "forward"):
@@ -58,7 +59,7 @@ def test_the_seed_decides(train: Train) -> None:
     assert not same(first, other)
 
 
-@pytest.mark.parametrize("stopped", [1, 4, 7])
+@pytest.mark.parametrize("stopped", [pytest.param(1, marks=pytest.mark.slow), 4, 7])
 def test_a_resumed_run_ends_as_if_it_had_not_been_stopped(train: Train, stopped: int) -> None:
     settings = {"steps": 8, "checkpoint_every": 3, "ema_decay": 0.9, "validate_every": 2, "gradient_accumulation": 2}
     whole = train("whole", **settings)

@@ -103,8 +103,10 @@ def measure(plan: Benchmark, options: Any, command: str) -> int:
         if not options.report_only:
             _ = workshop.parts  # a cohort that cannot be used is told before anything is started
             if options.workers > 1:
-                devices = devices_of(options.workers, options.device)
-                run_workers(plan.name, options.settings, options.cohort, options.out, devices)
+                left = sum(recall(plan, workshop, cell) is None for cell in cells)
+                if left:
+                    devices = devices_of(min(options.workers, left), options.device)
+                    run_workers(plan.name, options.settings, options.cohort, options.out, devices)
                 found = [one for cell in cells if (one := recall(plan, workshop, cell)) is not None]
             else:
                 found = run_cells(plan, workshop)

@@ -101,6 +101,7 @@ def train(
         validation_images=12,
         ema_decay=0.98,
         sample_steps=SAMPLING_STEPS,
+        sample_columns=3,
     )
     name = {"tiny": "without drift" if drift == "none" else "with drift"}.get(base, base)
     return finetune_model(
