@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,34 @@ def test_a_cell_in_other_hands_is_left_to_them(workshop: Workshop) -> None:
     assert plan.measured == []
     assert measure_cell(plan, workshop, cell, wait=False) is True
     assert json.loads(path.read_text())["figures"] == {"fid": {"value": 10.0, "low": 9.0, "high": 11.0}}
+
+
+class Needing(Counted):
+    """The row a needs a model that another process makes until the row b is measured."""
+
+    cohort: Path
+    lock: FileLock
+
+    def measure(self, settings: Mapping[str, Any], seed: int, workshop: Workshop) -> Figures:
+        if settings["row"] == "a":
+            workshop.keep_picture("before", Cohort.open(self.cohort))
+            with workshop.locked(workshop.folder / "models" / "one"):
+                pass
+        else:
+            self.lock.release()
+        return super().measure(settings, seed, workshop)
+
+
+def test_what_needs_a_model_in_other_hands_is_put_off(workshop: Workshop, toy_cohort: Path) -> None:
+    plan = Needing(BenchmarkConfig(seeds=(0,)))
+    plan.cohort = Path(shutil.copytree(toy_cohort, workshop.folder / "cohort"))
+    (workshop.folder / "locks").mkdir()
+    plan.lock = FileLock(workshop.folder / "locks" / "one.lock")
+    plan.lock.acquire()
+    found = run_cells(plan, workshop)
+    assert plan.measured == [("b", 0), ("a", 0)]
+    assert [(one.cell.row["row"], one.problem) for one in found] == [("a", None), ("b", None)]
+    assert [len(one.pictures) for one in found] == [6, 0]  # those of the first try at a are not b's
 
 
 def test_names_and_settings() -> None:

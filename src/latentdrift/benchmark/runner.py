@@ -14,13 +14,11 @@ from filelock import FileLock, Timeout
 
 from latentdrift.benchmark.data import BenchmarkData
 from latentdrift.benchmark.plan import Benchmark, BenchmarkConfig, Cell, in_words, open_benchmark
-from latentdrift.benchmark.workshop import Workshop
+from latentdrift.benchmark.workshop import InHandError, Workshop
 from latentdrift.data.files import write_text
 from latentdrift.errors import LatentDriftError
 
 CELLS = "cells"
-PATIENCE = 2.0
-"""Seconds between looks at a cell that another process has in hand."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class Measured:
 def run_cells(plan: Benchmark, workshop: Workshop) -> list[Measured]:
     """Measure what is missing, and return all cells in order.
 
-    A cell that another process has in hand is left to it, and waited for at the end. One that fails is told, and the
-    others go on; it is tried again by the next call.
+    A cell that another process has in hand, or whose model another one trains, is left, and waited for at the end. One
+    that fails is told, and the others go on; it is tried again by the next call.
     """
     cells, waiting = plan.cells(workshop.data), []
     for done, cell in enumerate(cells):
@@ -52,7 +50,10 @@ def run_cells(plan: Benchmark, workshop: Workshop) -> list[Measured]:
 
 
 def measure_cell(plan: Benchmark, workshop: Workshop, cell: Cell, *, wait: bool) -> bool:
-    """Measure a cell, or find it measured; False if another process has it in hand and `wait` is False."""
+    """Measure a cell, or find it measured.
+
+    False if `wait` is False and another process has the cell in hand, or something that it needs.
+    """
     path = cell_file(plan, workshop, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -62,7 +63,11 @@ def measure_cell(plan: Benchmark, workshop: Workshop, cell: Cell, *, wait: bool)
                 return True
             began, problem, figures = time.monotonic(), None, {}
             try:
-                figures = plan.measure(cell.settings, cell.seed, workshop)
+                with workshop.waiting(wait):
+                    figures = plan.measure(cell.settings, cell.seed, workshop)
+            except InHandError:
+                workshop.pictures()  # of a part of the cell
+                return False
             except LatentDriftError as error:
                 problem = f"{type(error).__name__}: {error}"
             except Exception:

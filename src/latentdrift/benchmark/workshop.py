@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from latentdrift.benchmark.data import BenchmarkData, Parts, described, open_parts
 from latentdrift.benchmark.plan import BenchmarkConfig
@@ -48,6 +48,10 @@ SHOWN = 6
 """Images of a cell that the page shows."""
 
 
+class InHandError(Exception):
+    """What is needed is being made by another process, and was not to be waited for."""
+
+
 @dataclass(eq=False)
 class Workshop:
     """See the module.
@@ -68,6 +72,7 @@ class Workshop:
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)
     """What measures compute once of the training and the held-out images."""
     _pictures: dict[str, Path] = field(default_factory=dict, repr=False)
+    _waits: bool = field(default=True, repr=False)
 
     @functools.cached_property
     def parts(self) -> Parts:
@@ -280,11 +285,31 @@ class Workshop:
 
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
-        """Hold the lock of a file or folder that is made once; waits while another process has it."""
+        """Hold the lock of a file or folder that is made once; waits while another process has it.
+
+        Raises:
+            InHandError: another process has it, in a block that does not wait.
+        """
         locks = self.folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with FileLock(locks / f"{path.name}.lock"):
+        lock = FileLock(locks / f"{path.name}.lock")
+        try:
+            lock.acquire(timeout=-1 if self._waits else 0)
+        except Timeout as error:
+            raise InHandError(f"Another process makes {path}.") from error
+        try:
             yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def waiting(self, wait: bool) -> Iterator[None]:
+        """Say whether what another process makes is waited for in the block."""
+        former, self._waits = self._waits, wait
+        try:
+            yield
+        finally:
+            self._waits = former
 
 
 @contextmanager
