@@ -90,6 +90,7 @@ SMALLER: Mapping[str, Mapping[str, str | None]] = {
     "benchmark drift-rules": {**BENCHMARK, "--groups": "start", "--values": "0.1", "--search-samples": "4",
                               "--search-steps": "1", "--search-points": "3"},
     "benchmark aging": {**BENCHMARK, "--ages": "number"},
+    "benchmark prompts": {**BENCHMARK, "--sets": "diverse+patient", "--drifts": "none"},
     "benchmark truth": {**BENCHMARK, "--editors": "prompt_swap", "--edit-steps": "1",
                         "--count": "2", "--judge-epochs": "1", "--judge-network": "small"},
 }  # fmt: skip

@@ -87,13 +87,14 @@ def dicom(path: Path, number: int = 0, stage: int = 0) -> None:
     file.save_as(path, enforce_file_format=True)
 
 
-def cohort(folder: Path, attribute: str = "stage", classes: tuple[str, ...] = STAGES) -> None:
-    """Write a cohort of 72 people with stage, age and sex; the first image is called scan.png."""
-    lines = [f"file_name,subject,{attribute},age,sex"]
+def cohort(folder: Path, attribute: str = "stage", classes: tuple[str, ...] = STAGES, *, views: bool = False) -> None:
+    """Write a cohort of 72 people with stage, age and sex, and a view if wanted; the first image is called scan.png."""
+    lines = [f"file_name,subject,{attribute},age,sex" + ",view" * views]
     for person in range(72):
         name, stage = "scan.png" if person == 0 else f"{person}.png", person % len(classes)
         picture(folder / name, person, stage)
         lines.append(f"{name},p{person},{classes[stage]},{60 + person % 25},{'FM'[person // 3 % 2]}")
+        lines[-1] += f",{('AP', 'PA')[person // 2 % 2]}" * views
     (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
 
 
@@ -230,7 +231,7 @@ def makers(shelf: Path) -> dict[str, Callable[[Path], object]]:
         "runs/guide": copy("guide"),
         "runs/judge": copy("judge"),
         "cohort": lambda path: cohort(path, "diagnosis", ("CN", "MCI", "AD")),
-        "radiographs": lambda path: cohort(path, "findings", ("No Finding", "Pneumonia")),
+        "radiographs": lambda path: cohort(path, "findings", ("No Finding", "Pneumonia"), views=True),
         "scan.png": picture,
         "second.png": lambda path: picture(path, 1),
         "third.png": lambda path: picture(path, 2),
