@@ -105,7 +105,7 @@ def distances(first: dict[str, Array], second: dict[str, Array]) -> dict[str, fl
         return {name: frechet_distance(first[name], second[name]) for name in first}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path, required=True, help="folder of real images with the attribute")
     parser.add_argument("--samples", type=Path, nargs="+", required=True, help="folders of samples with the attribute")
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels at which all are compared")
     parser.add_argument("--extractor", default="default", help="of the distances")
     parser.add_argument("--out", type=Path, default=Path("class_in_samples.json"))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     real, truth = read(args.real, args.attribute, args.classes, args.size)
     change = real[truth == 1].mean(0) - real[truth == 0].mean(0)
     extractor = load_extractor(args.extractor)
