@@ -303,7 +303,9 @@ def test_help_lists_the_benchmarks(capsys: Any) -> None:
     assert "There is no benchmark 'nothing'" in capsys.readouterr().err
 
 
-def test_failed_cells_are_told(toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any) -> None:
+def test_failed_cells_are_told(
+    toy_model: Path, toy_cohort: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The cohort has one visit a subject, so that there is nothing to learn ageing from.
     words = [
         "benchmark", "aging", "--data", str(toy_cohort), "--attribute", "stage", "--out", str(tmp_path),
@@ -313,4 +315,9 @@ def test_failed_cells_are_told(toy_model: Path, toy_cohort: Path, tmp_path: Path
     told = json.loads(capsys.readouterr().out)
     assert len(told["failed"]) == 2
     assert "NoPairsError" in told["failed"][0]
+    # They are tried again, by as many workers as there are of them.
+    started = []
+    monkeypatch.setattr(latentdrift.benchmark, "run_workers", lambda *settings: started.append(len(settings[-1])))
+    assert main([*words, "--quiet", "--workers", "3"]) == 1
+    assert started == [2]
     assert finished([]) == []

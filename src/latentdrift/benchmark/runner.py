@@ -46,7 +46,12 @@ def run_cells(plan: Benchmark, workshop: Workshop) -> list[Measured]:
     for cell in waiting:
         measure_cell(plan, workshop, cell, wait=True)
     workshop.tell("cells, all measured", len(cells), len(cells))
-    return [found for cell in cells if (found := recall(plan, workshop, cell)) is not None]
+    return recalled(plan, workshop)
+
+
+def recalled(plan: Benchmark, workshop: Workshop) -> list[Measured]:
+    """Return the cells that were measured, those that failed too, in order."""
+    return [found for cell in plan.cells(workshop.data) if (found := recall(plan, workshop, cell)) is not None]
 
 
 def measure_cell(plan: Benchmark, workshop: Workshop, cell: Cell, *, wait: bool) -> bool:

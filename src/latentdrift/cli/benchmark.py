@@ -91,7 +91,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
 def measure(plan: Benchmark, options: Any, command: str) -> int:
     """Measure what is missing, write the results, and print them."""
     from latentdrift.benchmark import Workshop, run_cells, run_workers, summarise, write_results
-    from latentdrift.benchmark.runner import described, finished, problems, recall
+    from latentdrift.benchmark.runner import described, finished, problems, recalled
     from latentdrift.benchmark.tables import table_rows
     from latentdrift.errors import ConfigurationError
 
@@ -103,15 +103,15 @@ def measure(plan: Benchmark, options: Any, command: str) -> int:
         if not options.report_only:
             _ = workshop.parts  # a cohort that cannot be used is told before anything is started
             if options.workers > 1:
-                left = sum(recall(plan, workshop, cell) is None for cell in cells)
+                left = len(cells) - len(finished(recalled(plan, workshop)))
                 if left:
                     devices = devices_of(min(options.workers, left), options.device)
                     run_workers(plan.name, options.settings, options.cohort, options.out, devices)
-                found = [one for cell in cells if (one := recall(plan, workshop, cell)) is not None]
+                found = recalled(plan, workshop)
             else:
                 found = run_cells(plan, workshop)
         else:
-            found = [one for cell in cells if (one := recall(plan, workshop, cell)) is not None]
+            found = recalled(plan, workshop)
         files = write_results(plan, workshop, found, command, options.results, show_real=options.show_real)
     rows = summarise(plan, finished(found))
     failed = problems(found)
